@@ -46,11 +46,11 @@ def declared_licence(about: PackageMetadata) -> str:
     The oldest fields are asked last: ``License-Expression``, the first line of ``License`` (some
     put the whole text there), then all licence classifiers together.
     """
-    fields = {name: about.get_all(name) or [] for name in ("License-Expression", "License")}
-    for value in (*fields["License-Expression"], *fields["License"]):
+    values: list[str] = [*about.get_all("License-Expression", []), *about.get_all("License", [])]
+    for value in values:
         if first_line := value.strip().partition("\n")[0].strip():
             return SPELLINGS.get(first_line, first_line)
-    classifiers = [c for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
+    classifiers = [c for c in about.get_all("Classifier", []) if c.startswith("License ::")]
     names = [classifier.rpartition(" :: ")[2] for classifier in classifiers]
     return " AND ".join(SPELLINGS.get(name, name) for name in names)
 
