@@ -13,9 +13,11 @@ from types import MappingProxyType
 from graders.metrics.bleu import bleu
 from graders.metrics.fuzzy import fuzzy_match
 from graders.metrics.gleu import gleu
+from graders.metrics.meteor import meteor
 from graders.metrics.rouge import rouge_l, rouge_n
+from graders.metrics.wordnet import WordNet, WordNetNotFoundError
 
-__all__ = ["METRICS", "PROFILE"]
+__all__ = ["METRICS", "PROFILE", "WordNet", "WordNetNotFoundError", "meteor"]
 
 PROFILE: str = "nltk3.9.1-rouge0.1.2-fuzzratio"
 """Name of the metric profile in signatures; a metric that changes a value changes this."""
