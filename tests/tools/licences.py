@@ -30,6 +30,7 @@ ALLOWED = {
 
 # What metadata older than SPDX expressions says for the same licences.
 SPELLINGS = {
+    "Apache 2": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
