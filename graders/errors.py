@@ -104,7 +104,9 @@ class UnknownGraderError(RegistryError):
         """Name the grader asked for and those that exist."""
         self.name = name
         self.known = tuple(known)
-        super().__init__(f"no grader is named {name!r}; known graders: {', '.join(self.known) or 'none'}")
+        super().__init__(
+            f"no grader is named {name!r}; known graders: {', '.join(self.known) or 'none'}"
+        )
 
 
 class UnknownVersionError(RegistryError):
@@ -115,7 +117,9 @@ class UnknownVersionError(RegistryError):
         self.name = name
         self.version = version
         self.known = tuple(known)
-        super().__init__(f"grader {name!r} has no version {version!r}; known: {', '.join(self.known)}")
+        super().__init__(
+            f"grader {name!r} has no version {version!r}; known: {', '.join(self.known)}"
+        )
 
 
 class UncarriedError(GraderError, ValueError):

@@ -86,7 +86,9 @@ class SandboxRun(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
-SandboxOutcome = Literal["value", "bad_value", "exception", "timeout", "memory", "output", "no_result"]
+SandboxOutcome = Literal[
+    "value", "bad_value", "exception", "timeout", "memory", "output", "no_result"
+]
 
 
 class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,81 @@
+"""``endpoint``: an HTTP endpoint gives the score (spec §3.7; private beta at OpenAI and Azure).
+
+The adapter behind the `EndpointCaller` port owns transport, retries and limits; here is what is sent and
+what counts as an answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from graders import schema
+from graders.building import Builder, Item
+from graders.errors import EndpointGraderReplyError
+from graders.ports import EndpointCall, EndpointReply
+from graders.sample import Sample, parse_json_text
+
+_MAX_SCORE = sys.float_info.max
+
+
+def build_request(
+    grader: schema.Endpoint, builder: Builder, pointer: str
+) -> Callable[[Item, Sample], EndpointCall]:
+    """Return what builds the call; an unusable URL, header or rate is recorded in ``builder``."""
+    builder.needs_whole_item()
+    problem = _url_problem(grader.url)
+    if problem:
+        builder.error(f"{pointer}/url", f"Invalid value for 'url': {problem}.", "invalid_value")
+    for name, value in grader.headers.items():
+        if not name.isascii() or any(c in name + value for c in "\r\n\0"):
+            builder.error(
+                f"{pointer}/headers",
+                "Invalid value for 'headers': a line break or a name that is not ASCII.",
+                "invalid_value",
+            )
+    if grader.rate_limit is not None and grader.rate_limit <= 0:
+        builder.error(
+            f"{pointer}/rate_limit",
+            "Invalid value for 'rate_limit': expected more than 0.",
+            "invalid_value",
+        )
+
+    def request(item: Item, sample: Sample) -> EndpointCall:
+        return EndpointCall(
+            url=grader.url,
+            headers=grader.headers,
+            body={"sample": sample.namespace, "item": item},
+            rate_limit=grader.rate_limit,
+        )
+
+    return request
+
+
+def score(reply: EndpointReply) -> float:
+    """Return ``score`` of the endpoint's JSON answer; not clamped.
+
+    Raises:
+        EndpointGraderReplyError: The answer is not ``{"score": finite number}``.
+    """
+    try:
+        body = parse_json_text(reply.body.decode())
+    except UnicodeDecodeError as error:
+        raise EndpointGraderReplyError("the endpoint's answer is not UTF-8") from error
+    value = body.get("score") if isinstance(body, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAX_SCORE:
+        raise EndpointGraderReplyError("the endpoint's answer has no finite number 'score'")
+    return float(value)
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "expected an absolute http or https URL"
+    if parts.username is not None or parts.password is not None:
+        return "credentials belong in 'headers'"
+    return "port 0" if port == 0 else None
