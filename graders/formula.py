@@ -280,7 +280,7 @@ class _Parser:
             self.names.setdefault(token.text, token.span)
             return Variable(name=token.text)
         if token.text != "(":
-            self._refuse(f"expected {_OPERAND} {token.described}; {_ALLOWED}", token)
+            self._refuse(f"expected {_OPERAND} {token.described}", token)
         expression = self._sum()
         self._close(token, "an operator or ')'")
         return expression
@@ -504,6 +504,13 @@ def _chain_value(chain: Sum | Product, values: Mapping[str, float]) -> float:
     return result
 
 
+_UNDEFINED: Final[Mapping[str, str]] = {
+    "^": "base and exponent have no real power",
+    "log": "its argument is not above 0",
+    "sqrt": "its argument is below 0",
+}
+
+
 def _applied(
     function: Callable[..., float], arguments: Collection[float], expression: Power | Call
 ) -> float:
@@ -513,7 +520,8 @@ def _applied(
         problem = f"calculate_output: {_shown(expression)} is too large"
         raise FormulaEvaluationError(problem) from error
     except ValueError as error:
-        problem = f"calculate_output: {_shown(expression)} has no real value here"
+        reason = _UNDEFINED[expression.function if isinstance(expression, Call) else "^"]
+        problem = f"calculate_output: {_shown(expression)} is undefined, {reason}"
         raise FormulaEvaluationError(problem) from error
 
 
