@@ -8,12 +8,15 @@ partners would be another number of chunks and another score.
 Source: Lavie and Agarwal 2007, "METEOR: An Automatic Metric for MT Evaluation".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from graders.metrics import porter, tokens
 
 __all__ = ["meteor"]
+
+_Word = tuple[int, str]  # position and word
+_Pair = tuple[int, int]  # position in the candidate and in the reference
 
 _ALPHA = 0.9  # weight of precision against recall
 _BETA = 3.0  # shape of the penalty for fragmentation
@@ -33,8 +36,8 @@ def meteor(candidate: str, reference: str, synonyms: Callable[[str], frozenset[s
         A similarity in [0, 1); 0.0 if either text has no words or no words pair up. Equal
         texts of n words score ``1 - 0.5 / n**3``, a single equal word thus 0.5.
     """
-    ours = [word.lower() for word in tokens.words(candidate)]
-    theirs = [word.lower() for word in tokens.words(reference)]
+    ours = list(map(str.lower, tokens.words(candidate)))
+    theirs = list(map(str.lower, tokens.words(reference)))
     pairs = _pairs(ours, theirs, synonyms)
     if not pairs:
         return 0.0
@@ -48,53 +51,66 @@ def meteor(candidate: str, reference: str, synonyms: Callable[[str], frozenset[s
 
 def _pairs(
     ours: list[str], theirs: list[str], synonyms: Callable[[str], frozenset[str]]
-) -> list[tuple[int, int]]:
+) -> list[_Pair]:
     """Return the paired positions, those of the candidate ascending."""
-    our_words = dict(enumerate(ours))
-    their_words = dict(enumerate(theirs))
-    pairs = _pair_equals(our_words, their_words)
-    for left in (our_words, their_words):
-        left.update({position: porter.stem(word) for position, word in left.items()})
-    pairs += _pair_equals(our_words, their_words)
-    pairs += _pair_synonyms(our_words, their_words, synonyms)
-    return sorted(pairs)
+    equal, our_rest, their_rest = _pair_equals(list(enumerate(ours))[::-1], list(enumerate(theirs)))
+    alike, our_rest, their_rest = _pair_equals(_stems(our_rest), _stems(their_rest))
+    return sorted(equal + alike + _pair_synonyms(our_rest, their_rest, synonyms))
 
 
-def _pair_equals(ours: dict[int, str], theirs: dict[int, str]) -> list[tuple[int, int]]:
-    """Pair equal words by position, and take the paired ones out of both sides."""
+def _stems(words: list[_Word]) -> list[_Word]:
+    return [(position, porter.stem(word)) for position, word in words]
+
+
+def _pair_equals(
+    ours: Iterable[_Word], theirs: Iterable[_Word]
+) -> tuple[list[_Pair], list[_Word], list[_Word]]:
+    """Pair equal words; return the pairs and what is left of both sides.
+
+    Our words come and are left in descending order, theirs in ascending order.
+    """
     free = _positions(theirs)
-    pairs = [
-        (position, free[word].pop()) for position, word in reversed(ours.items()) if free.get(word)
-    ]
-    for our_position, their_position in pairs:
-        del ours[our_position], theirs[their_position]
-    return pairs
+    pairs = []
+    rest = []
+    for place in ours:
+        partners = free.get(place[1])
+        if partners:
+            pairs.append((place[0], partners.pop()))
+        else:
+            rest.append(place)
+    return pairs, rest, sorted([(last, word) for word, left in free.items() for last in left])
 
 
 def _pair_synonyms(
-    ours: dict[int, str], theirs: dict[int, str], synonyms: Callable[[str], frozenset[str]]
-) -> list[tuple[int, int]]:
-    """Pair every word with the last free synonym of it."""
+    ours: list[_Word], theirs: list[_Word], synonyms: Callable[[str], frozenset[str]]
+) -> list[_Pair]:
+    """Pair each of our words, in descending order, with the last free synonym of it."""
     free = _positions(theirs)
     pairs = []
-    for position, word in reversed(ours.items()):
-        last = max((free[name][-1] for name in synonyms(word) if free.get(name)), default=None)
-        if last is not None:
-            free[theirs[last]].pop()
-            pairs.append((position, last))
+    for position, word in ours:
+        names = [name for name in synonyms(word) if free.get(name)]
+        if names:
+            last = max(names, key=lambda name: free[name][-1])
+            pairs.append((position, free[last].pop()))
     return pairs
 
 
-def _positions(words: dict[int, str]) -> dict[str, list[int]]:
+def _positions(words: Iterable[_Word]) -> dict[str, list[int]]:
     """Return the positions of each distinct word, ascending: a stack that pops the last."""
     positions: dict[str, list[int]] = {}
-    for position, word in words.items():
-        positions.setdefault(word, []).append(position)
+    for position, word in words:
+        if word in positions:
+            positions[word].append(position)
+        else:
+            positions[word] = [position]
     return positions
 
 
-def _chunks(pairs: list[tuple[int, int]]) -> int:
+def _chunks(pairs: list[_Pair]) -> int:
     """Return the number of runs of pairs that are adjacent on both sides."""
-    return 1 + sum(
-        following != (ours + 1, theirs + 1) for (ours, theirs), following in pairwise(pairs)
-    )
+    breaks = [
+        following
+        for (ours, theirs), following in pairwise(pairs)
+        if following != (ours + 1, theirs + 1)
+    ]
+    return 1 + len(breaks)

@@ -86,7 +86,8 @@ def _part_each(text: str, marks: str) -> str:
 def _part_opening_quotes(text: str) -> str:
     if not text.isascii():
         text = _part_each(text, _OPENING)
-    text = _BACKTICKS.sub(r" \g<0> ", text)
+    if "`" in text:
+        text = _BACKTICKS.sub(r" \g<0> ", text)
     if text.startswith('"'):
         text = f" `` {text[1:]}"
     if '"' in text or "''" in text:
