@@ -48,9 +48,9 @@ class WordNetNotFoundError(FileNotFoundError):
         """Say what is missing in ``directory`` and how to get it."""
         super().__init__(
             f"no WordNet in {directory} (missing: {', '.join(missing)}); METEOR needs it:"
-            " install the Debian packages wordnet-base and wordnet-sense-index, or unpack them"
-            " without root by apt-get download and dpkg-deb -x, and point to the directory that"
-            " holds index.noun"
+            " run `make wordnet`, install the Debian packages wordnet-base and"
+            " wordnet-sense-index, or unpack them without root by apt-get download and"
+            " dpkg-deb -x, and point to the directory that holds index.noun"
         )
         self.directory = directory
         self.missing = missing
