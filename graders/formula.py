@@ -101,8 +101,8 @@ class Formula(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         source: The text it was compiled from.
         expression: What it says.
         variables: Names it uses, sorted.
-        evaluate: ``evaluate(values)`` returns the finite result for finite ``values`` of at least
-            `variables`; raises `FormulaEvaluationError` when there is none.
+        evaluate: ``evaluate(values)`` returns the finite result, never -0.0, for finite ``values``
+            of at least `variables`; raises `FormulaEvaluationError` when there is none.
     """
 
     source: str
@@ -407,7 +407,7 @@ class _Emitter:
         """Return the source of ``evaluate(values)``."""
         result = self._emit(expression)
         self._absorb(result)
-        # The sum turns an integer into a float.
+        # Adding +0.0 makes an integer a float and -0.0 a plain zero.
         self._lines.append(f"if finite == 0.0: return {result} + finite")
         return "\n".join(
             (
