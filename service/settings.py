@@ -139,6 +139,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 64 * 1024 * 1024
     max_batch_rows: Annotated[int, Meta(ge=1, description="Rows of one JSON batch.")] = 10_000
+    max_concurrent_rows: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Rows of one batch under way at once when judges or user code are asked.",
+        ),
+    ] = 64
     max_line_bytes: Annotated[
         int, Meta(ge=1024, description="Largest line of a streamed NDJSON batch.")
     ] = 8 * 1024 * 1024
