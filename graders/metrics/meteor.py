@@ -33,7 +33,7 @@ def meteor(candidate: str, reference: str, synonyms: Callable[[str], frozenset[s
             asked for the stems of those candidate words that have no partner otherwise.
 
     Returns:
-        A similarity in [0, 1); 0.0 if either text has no words or no words pair up. Equal
+        A similarity in [0, 1]; 0.0 if either text has no words or no words pair up. Equal
         texts of n words score ``1 - 0.5 / n**3``, a single equal word thus 0.5.
     """
     ours = list(map(str.lower, tokens.words(candidate)))
@@ -53,7 +53,8 @@ def _pairs(
     ours: list[str], theirs: list[str], synonyms: Callable[[str], frozenset[str]]
 ) -> list[_Pair]:
     """Return the paired positions, those of the candidate ascending."""
-    equal, our_rest, their_rest = _pair_equals(list(enumerate(ours))[::-1], list(enumerate(theirs)))
+    our_words = zip(range(len(ours) - 1, -1, -1), reversed(ours), strict=True)
+    equal, our_rest, their_rest = _pair_equals(our_words, enumerate(theirs))
     alike, our_rest, their_rest = _pair_equals(_stems(our_rest), _stems(their_rest))
     return sorted(equal + alike + _pair_synonyms(our_rest, their_rest, synonyms))
 
