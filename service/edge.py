@@ -159,6 +159,8 @@ class Edge:
                 self._log.add(
                     AccessLine(
                         time=round(now, 3),
+                        level="info",
+                        event="request",
                         request_id=seen.request_id,
                         method=seen.method,
                         route=seen.route,

@@ -22,8 +22,8 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is logged of one request."""
 
     time: float
-    level: str = "info"
-    event: str = "request"
+    level: str
+    event: str
     request_id: str
     method: str
     route: str

@@ -16,6 +16,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -50,6 +51,7 @@ class Metrics:
 
     def __init__(self, *, multiprocess_dir: str | None = None) -> None:
         """Declare the series in a registry of their own."""
+        disable_created_metrics()
         self._multiprocess_dir = multiprocess_dir
         self.registry = CollectorRegistry()
         self.requests = Counter(

@@ -27,8 +27,7 @@ from graders.errors import (
     UpstreamError,
 )
 from graders.wording import dotted
-from service.lean import ClientGoneError
-from service.logs import event
+from service.lean import ClientGoneError, LeanResponse
 from service.wire import OpenAIError, OpenAIErrorResponse, Problem
 
 logger = logging.getLogger(__name__)
@@ -89,6 +88,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     retryable: bool = False
     retry_after_s: float | None = None
+    headers: dict[str, str] = {}
 
 
 def is_openai_route(path: str) -> bool:
@@ -96,14 +96,15 @@ def is_openai_route(path: str) -> bool:
     return path.startswith(_OPENAI_PREFIXES)
 
 
-def handle(request: Request[Any, Any, Any], error: Exception) -> ASGIResponse:
+def handle(request: Request[Any, Any, Any], error: Exception) -> LeanResponse:
     """Return the answer for ``error``, as Litestar's exception handler."""
     if isinstance(error, ClientGoneError):
-        return ASGIResponse(status_code=499)  # nobody reads it; the log shows the status
+        # nobody reads it; the log shows the status
+        return LeanResponse(ASGIResponse(status_code=499))
     answer = _answer(error)
     if answer.status >= 500 and answer.kind == "internal":  # noqa: PLR2004 - server errors
         logger.error("request failed", exc_info=error)
-    return _response(request.scope, answer)
+    return LeanResponse(_response(request.scope, answer))
 
 
 async def denied(scope: Any, send: Any, status: int, detail: str) -> None:  # noqa: ANN401 - ASGI
@@ -142,6 +143,7 @@ def _answer(error: Exception) -> _Answer:
             title=title,
             detail=error.detail,
             findings=_findings(error),
+            headers=error.headers or {},
         )
     return _Answer(
         status=500,
@@ -174,7 +176,7 @@ def _pointer(path: str) -> str:
 
 
 def _response(scope: Any, answer: _Answer) -> ASGIResponse:  # noqa: ANN401 - ASGI
-    headers: dict[str, str] = {}
+    headers = dict(answer.headers)
     if answer.retry_after_s is not None or answer.status in {429, 503}:
         headers["retry-after"] = str(max(1, round(answer.retry_after_s or 1)))
     if answer.status == 401:  # noqa: PLR2004 - unauthorised

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from graders.errors import Finding
-from graders.grade import ErrorFlags, SchemaErrorFlags, TokenUsage
+from graders.grade import ErrorFlags, TokenUsage
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,11 +25,11 @@ class ValidateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """``metadata`` of a run, in the recorded order."""
+    """``metadata`` of a run, in the recorded order; ``errors`` has 14 of the keys in profile ``schema``."""
 
     name: str
     type: str
-    errors: ErrorFlags | SchemaErrorFlags | dict[str, Any]
+    errors: ErrorFlags
     execution_time: float
     scores: dict[str, float] = {}
     token_usage: TokenUsage | int | None = None

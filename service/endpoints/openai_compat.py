@@ -11,7 +11,6 @@ import string
 import time
 from typing import Any
 
-import msgspec
 from litestar import Router, post
 
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
@@ -22,10 +21,8 @@ from service.services import Services
 from service.wire import RunMetadata, RunRequest, RunResponse, ValidateRequest, ValidateResponse
 
 _ALPHABET = string.ascii_letters + string.digits
-_NO_ERRORS = {
-    "live": msgspec.to_builtins(ErrorFlags()),
-    "schema": msgspec.to_builtins(SchemaErrorFlags()),
-}
+_FLAGS: dict[str, type[Any]] = {"live": ErrorFlags, "schema": SchemaErrorFlags}
+_NO_ERRORS = {profile: flags() for profile, flags in _FLAGS.items()}
 
 
 @post("/graders/run", status_code=200, operation_id="runGrader", summary="Run a grader")
@@ -58,7 +55,7 @@ def answer(grade: Grade, name: str, kind: str, seconds: float, profile: str) -> 
     usage = total_usage(grade.usage)
     errors: Any = _NO_ERRORS[profile]
     if grade.failures:
-        errors = error_flags(grade.failures, ErrorFlags if profile == "live" else SchemaErrorFlags)
+        errors = error_flags(grade.failures, _FLAGS[profile])
     return RunResponse(
         reward=grade.reward,
         metadata=RunMetadata(
