@@ -1,4 +1,4 @@
-"""The composition root: builds every adapter, puts the application together, starts and stops it."""
+"""The composition root: builds every adapter, puts the app together, starts and stops it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
     keys = KeySource(settings.api_key, settings.api_keys_file)
     if settings.host not in _LOOPBACK and not len(keys.ring) and not settings.allow_unauthenticated:
         raise StartError(
-            f"refusing to listen on {settings.host} without any API key: set GRADEKEEPER_API_KEY or "
-            "GRADEKEEPER_API_KEYS_FILE, or GRADEKEEPER_ALLOW_UNAUTHENTICATED=true if a proxy checks callers"
+            f"refusing to listen on {settings.host} without any API key: set GRADEKEEPER_API_KEY "
+            "or GRADEKEEPER_API_KEYS_FILE, or GRADEKEEPER_ALLOW_UNAUTHENTICATED=true if a proxy "
+            "checks callers"
         )
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
     options = engine_options(settings)
@@ -99,7 +100,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
 
 
 def app_from_environment() -> Edge:
-    """Return the application as the environment asks for it; the factory that worker processes call."""
+    """Return the application that the environment asks for; worker processes call this."""
     settings = Settings.from_environment()
     configure(settings.log_level)
     return create_app(settings)
@@ -125,7 +126,7 @@ def engine_options(settings: Settings) -> Options:
 
 
 def find_wordnet(directory: str) -> tuple[WordNet | None, str]:
-    """Return WordNet from ``directory`` or the usual places, and how to get it when it is nowhere."""
+    """Return WordNet from ``directory`` or the usual places, else how to get it."""
     usual = (Path(sys.prefix) / "share" / "wordnet", Path("/usr/share/wordnet"))
     hint = ""
     for place in (Path(directory),) if directory else usual:
@@ -140,7 +141,7 @@ def find_wordnet(directory: str) -> tuple[WordNet | None, str]:
 
 
 def _definitions_check(definitions: Definitions) -> dict[str, Any]:
-    """Return the state of the definitions; a refused reload is worth knowing, yet the old ones serve."""
+    """Return the state of the definitions; after a refused reload the old ones still serve."""
     return {
         "ok": True,
         "versions": len(definitions.registry),
@@ -195,7 +196,7 @@ async def _flushing(edge: Edge) -> None:
 
 
 async def _watching(services: Services) -> None:
-    """Look for changed keys every few seconds, and for changed definitions when that is asked for."""
+    """Look for changed keys every few seconds, and for changed definitions when asked to."""
     pause = services.settings.reload_definitions_s
     while True:
         await asyncio.sleep(pause or 5.0)

@@ -1,8 +1,8 @@
 """Who may call what: keys with scopes, kept as hashes and looked up by hash.
 
-A presented key is hashed and its digest looked up, so that no comparison ever depends on how much of a
-secret was guessed right. Without any key every caller may do everything (the service then listens on
-loopback only, unless the operator insists).
+A presented key is hashed and its digest looked up, so that no comparison ever depends on how much
+of a secret was guessed right. Without any key every caller may do everything (the service then
+listens on loopback only, unless the operator insists).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Keyring:
 
 
 class KeySource:
-    """Where keys come from: one from the settings, more from a file that may change while we run."""
+    """Where keys come from: one from the settings, more from a file that may change."""
 
     def __init__(self, api_key: str, file: str) -> None:
         """Read both.

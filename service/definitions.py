@@ -1,7 +1,7 @@
 """The definitions being served, and what is prepared once for each of them.
 
-Reading them again either replaces all of them or changes nothing: a broken file keeps the old set in
-force and shows in the log, in ``/readyz`` and in the metrics.
+Reading them again either replaces all of them or changes nothing: a broken file keeps the old set
+in force and shows in the log, in ``/readyz`` and in the metrics.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class Definitions:
 class RowDecoders:
     """Decodes rows, and of every item only the keys that the templates of one grader mention.
 
-    A grader that hands the whole item on (Python, endpoint) gets the whole item. Halves the time of a
-    batch (spec/performance.md §3).
+    A grader that hands the whole item on (Python, endpoint) gets the whole item. Halves the time of
+    a batch (spec/performance.md §3).
 
     Attributes:
         batch: Decodes the body of a JSON batch.
@@ -142,9 +142,9 @@ class RowDecoders:
         )
         batch = msgspec.defstruct(
             "BatchRequest",
-            [("rows", list[row])],
+            [("rows", list[row])],  # type: ignore[valid-type] # made at run time
             frozen=True,
-            forbid_unknown_fields=True,  # type: ignore[valid-type]
+            forbid_unknown_fields=True,
         )
         self.batch = msgspec.json.Decoder(batch)
         self.row = msgspec.json.Decoder(row)

@@ -1,8 +1,8 @@
 """The one middleware around the application: keys, request ids, access log and request metrics.
 
-Pure ASGI, because everything Litestar offers for this costs several times the handling of a request
-(spec/performance.md §2.3). What happens on every request is kept to a few lookups; counting and logging
-are done in bulk by `flush`, a few times a second.
+Pure ASGI, because everything Litestar offers for this costs several times the handling of a
+request (spec/performance.md §2.3). What happens on every request is kept to a few lookups;
+counting and logging are done in bulk by `flush`, a few times a second.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -54,11 +55,11 @@ class Edge:
 
     def __init__(
         self,
-        app: Any,
+        app: Any,  # noqa: ANN401 - any ASGI app
         *,
         keys: KeySource,
         metrics: Metrics,
-        access_log: AccessLog | None,  # noqa: ANN401 - any ASGI app
+        access_log: AccessLog | None,
     ) -> None:
         """Wrap ``app``; without an access log requests are only counted."""
         self._app = app
@@ -76,15 +77,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        secret: bytes | None = None
-        request_id: bytes | None = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                secret = value[7:] if value[:7].lower() == b"bearer " else value
-            elif name in (b"api-key", b"x-api-key"):
-                secret = secret or value
-            elif name == b"x-request-id" and _REQUEST_ID.match(value):
-                request_id = value
+        secret, request_id = _presented(scope["headers"])
         if request_id is None:
             request_id = f"{self._prefix}-{next(self._ids):x}".encode()
         header = (b"x-request-id", request_id)
@@ -171,3 +164,17 @@ class Edge:
                     )
                 )
             self._log.flush()
+
+
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
+    """Return the key and the well-formed request id that the caller sent."""
+    secret: bytes | None = None
+    request_id: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            secret = value[7:] if value[:7].lower() == b"bearer " else value
+        elif name in (b"api-key", b"x-api-key"):
+            secret = secret or value
+        elif name == b"x-request-id" and _REQUEST_ID.match(value):
+            request_id = value
+    return secret, request_id

@@ -1,7 +1,8 @@
 """Grades rows for the routes: one, a batch, or a stream, without holding up the event loop.
 
-Pure definitions are graded in blocks whose size follows the time they take, so that other requests are
-answered in between; definitions that ask something outside keep a bounded number of rows under way.
+Pure definitions are graded in blocks whose size follows the time they take, so that other requests
+are answered in between; definitions that ask something outside keep a bounded number of rows under
+way.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def sample_of(row: ScoreRequest) -> Sample:
     """Return the sample of one row.
 
     Raises:
-        RowError: Not exactly one of ``model_sample`` and ``sample``, or a sample of the wrong shape.
+        RowError: Not exactly one of ``model_sample`` and ``sample``, or a malformed sample.
     """
     if row.sample is not None:
         if row.model_sample is not None:

@@ -1,7 +1,7 @@
 """One JSON line an event on standard error; never sample text, prompts or keys.
 
-Access lines are collected and written together, since a write a request costs more than the request's
-own handling. Anything else goes through the standard `logging` module in the same form.
+Access lines are collected and written together, since a write a request costs more than the
+request's own handling. Anything else goes through the standard `logging` module in the same form.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The catalogue of metrics: every series of the service is declared here, with help and unit.
 
-With several workers the values live in files that all of them share (prometheus-client's multiprocess
-mode, switched on by ``PROMETHEUS_MULTIPROC_DIR``, which ``serve`` sets), so that a scrape of any worker
-shows all of them.
+With several workers the values live in files that all of them share (prometheus-client's
+multiprocess mode, switched on by ``PROMETHEUS_MULTIPROC_DIR``, which ``serve`` sets), so that a
+scrape of any worker shows all of them.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ _LATENCY_BUCKETS = (
 class Metrics:
     """Every series of one process.
 
-    Label values are bounded: routes are templates, graders those of the registry, keys those configured.
+    Label values are bounded: routes are templates, graders those of the registry, keys those
+    configured.
     """
 
     def __init__(self, *, multiprocess_dir: str | None = None) -> None:
         """Declare the series in a registry of their own."""
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._multiprocess_dir = multiprocess_dir
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -75,7 +76,8 @@ class Metrics:
         )
         self.grades = Counter(
             "gradekeeper_grades_total",
-            "Grades made, by outcome: ok, failed (the grader could not) or upstream (nobody could be asked).",
+            "Grades made, by outcome: ok, failed (the grader could not) or upstream (nobody could "
+            "be asked).",
             ("grader", "version", "outcome"),
             registry=self.registry,
         )
@@ -93,7 +95,7 @@ class Metrics:
         )
         self.reload_failed = Gauge(
             "gradekeeper_definitions_reload_failed",
-            "1 when the last attempt to read the definitions again failed and the old ones are kept.",
+            "1 when the last attempt to read the definitions again failed; the old ones are kept.",
             registry=self.registry,
             multiprocess_mode="max",
         )
@@ -109,13 +111,13 @@ class Metrics:
         if self._multiprocess_dir is None:
             return generate_latest(self.registry), CONTENT_TYPE_LATEST
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=self._multiprocess_dir)
+        MultiProcessCollector(registry, path=self._multiprocess_dir)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def mark_stopped(self) -> None:
         """Take this process's gauges out of the sums once it ends."""
         if self._multiprocess_dir is not None:
-            mark_process_dead(os.getpid(), path=self._multiprocess_dir)
+            mark_process_dead(os.getpid(), path=self._multiprocess_dir)  # type: ignore[no-untyped-call]
 
 
 class GradeCounter:

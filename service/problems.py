@@ -1,7 +1,8 @@
 """Every exception as an HTTP answer: one table, two shapes.
 
-Native routes answer ``application/problem+json`` (RFC 9457); OpenAI-compatible ones ``{"error": {…}}``,
-which the official clients turn into their own exceptions. A traceback goes to the log, never out.
+Native routes answer ``application/problem+json`` (RFC 9457); OpenAI-compatible ones ``{"error":
+{…}}``, which the official clients turn into their own exceptions. A traceback goes to the log,
+never out.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def _answer(error: Exception) -> _Answer:
             findings = getattr(error, "findings", ())
             details = getattr(error, "details", None) or str(error)
             if findings:
-                details = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}: {findings[0].message}"
+                plural = "s" if len(findings) > 1 else ""
+                details = f"{len(findings)} finding{plural}: {findings[0].message}"
             return _Answer(
                 status=status,
                 kind=slug,

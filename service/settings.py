@@ -1,7 +1,7 @@
 """Every setting of the service: read once from the environment into one frozen Struct.
 
-The only module that reads the environment. A variable under our prefix that is none of ours is an error,
-so that a misspelt limit can never be silently ignored. `document` writes CONFIGURATION.md.
+The only module that reads the environment. A variable under our prefix that is none of ours is an
+error, so that a misspelt limit can never be silently ignored. `document` writes CONFIGURATION.md.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Annotated[
         str,
         Meta(
-            description="One key with every scope; clients send it as `Authorization: Bearer …`. For several keys use the file."
+            description="One key with every scope; clients send it as `Authorization: Bearer …`. "
+            "For several keys use the file."
         ),
     ] = ""
     api_keys_file: Annotated[
         str,
         Meta(
-            description="JSON file of keys (`gradekeeper key` makes entries): name, sha256, scopes. "
-            "Read again when it changes and on SIGHUP."
+            description="JSON file of keys (`gradekeeper key` makes entries): name, sha256, "
+            "scopes. Read again when it changes and on SIGHUP."
         ),
     ] = ""
     allow_unauthenticated: Annotated[
@@ -78,7 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     definitions: Annotated[
         str,
         Meta(
-            description="Further directories of definitions, separated by `:`. The bundled ones are always there."
+            description="Further directories of definitions, separated by `:`, besides the bundled "
+            "ones."
         ),
     ] = ""
     bundled_definitions: Annotated[
@@ -88,26 +90,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="Seconds between looks for changed definition files; 0 leaves it to SIGHUP.",
+            description="Seconds between looks for changed definition files; 0 leaves it to "
+            "SIGHUP.",
         ),
     ] = 0.0
 
     response_profile: Annotated[
         Literal["live", "schema"],
         Meta(
-            description="Shape of OpenAI-compatible answers: `live` has the 24 recorded error flags, `schema` the 14 published ones."
+            description="Shape of OpenAI-compatible answers: `live` has the 24 recorded error "
+            "flags, `schema` the 14 published ones."
         ),
     ] = "live"
     rendering: Annotated[
         Literal["json", "python"],
         Meta(
-            description="How templates render what is not a string: as JSON or as Python's `str`. Part of every signature."
+            description="How templates render what is not a string: as JSON or as Python's `str`. "
+            "Part of every signature."
         ),
     ] = "json"
     wordnet_dir: Annotated[
         str,
         Meta(
-            description="Directory of WordNet 3.0 (`index.noun` …) for METEOR; empty looks in the usual places."
+            description="Directory of WordNet 3.0 (`index.noun` …) for METEOR; empty looks in the "
+            "usual places."
         ),
     ] = ""
     max_fuzzy_chars: Annotated[
@@ -127,7 +133,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="Compiled graders of `graders/run` kept for the next call with the same grader.",
+            description="Compiled graders of `graders/run` kept for the next call with the same "
+            "grader.",
         ),
     ] = 256
 
@@ -158,7 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trust_proxy_headers: Annotated[
         bool,
         Meta(
-            description="Take client addresses from `X-Forwarded-For` (only behind a proxy of yours)."
+            description="Take client addresses from `X-Forwarded-For` (only behind a proxy of "
+            "yours)."
         ),
     ] = False
 
@@ -209,8 +217,8 @@ def document() -> str:
     lines = [
         "# Configuration",
         "",
-        "Settings come from environment variables, read once at start; the effective ones are logged then,",
-        "secrets masked. A `GRADEKEEPER_` variable that is not listed here stops the start.",
+        "Settings come from environment variables, read once at start; the effective ones are then",
+        "logged, secrets masked. A `GRADEKEEPER_` variable that is not listed stops the start.",
         "",
         "Written by `gradekeeper settings --markdown` from `service/settings.py`; do not edit.",
     ]
@@ -225,9 +233,8 @@ def document() -> str:
             ]
         description = next(m.description for m in get_args(field.type)[1:] if isinstance(m, Meta))
         default = "" if field.default == "" else f"`{_shown(field.default)}`"
-        lines.append(
-            f"| `{PREFIX}{field.name.upper()}` | {default} | {_values(field.type)} | {description} |"
-        )
+        variable = f"`{PREFIX}{field.name.upper()}`"
+        lines.append(f"| {variable} | {default} | {_values(field.type)} | {description} |")
     return "\n".join(lines) + "\n"
 
 

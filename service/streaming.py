@@ -1,8 +1,8 @@
-"""Batches as NDJSON: rows are graded while the request still arrives, results leave as they complete.
+"""Batches as NDJSON: rows are graded as they arrive, results leave as they complete.
 
-The response reads the request itself, because Litestar's own streaming loses body chunks when a handler
-reads and writes at once (spec/performance.md §2.4). Results wait in a bounded outbox while a client that
-sends before it reads is still sending, so neither side waits for the other for ever.
+The response reads the request itself, because Litestar's own streaming loses body chunks when a
+handler reads and writes at once (spec/performance.md §2.4). Results wait in a bounded outbox while
+a client that sends before it reads is still sending, so neither side waits for the other for ever.
 """
 
 from __future__ import annotations

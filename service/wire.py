@@ -1,4 +1,4 @@
-"""Requests and responses as they travel: the JSON of every route that is not a trainer's own dialect."""
+"""Requests and responses as they travel: the JSON of every route that is no trainer's dialect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graders.grade import ErrorFlags, TokenUsage
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of ``graders/run``; further fields (``trace_id`` …) are accepted and unused, as hosted."""
+    """Body of ``graders/run``; further fields (``trace_id`` …) are taken and unused, as hosted."""
 
     grader: msgspec.Raw
     model_sample: str
@@ -25,7 +25,7 @@ class ValidateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """``metadata`` of a run, in the recorded order; ``errors`` has 14 of the keys in profile ``schema``."""
+    """``metadata`` of a run, in the recorded order; profile ``schema`` has 14 of the flags."""
 
     name: str
     type: str
@@ -67,7 +67,7 @@ class OpenAIErrorResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One row: an item, and the model's output as a text or as a ``sample`` object (exactly one)."""
+    """One row: an item, and the model's output as a text or a ``sample`` object (exactly one)."""
 
     item: dict[str, Any] = {}
     model_sample: str | None = None
@@ -107,7 +107,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         reward: Always a finite number; meaningless unless ``ok``.
         ok: True when the grader gave the reward itself.
         passed: ``ok`` and the reward reaches the pass threshold.
-        index: Zero-based position in the request; only in streams, where rows come as they complete.
+        index: Zero-based position in the request; only in streams, where order is not kept.
         error: The first failure; absent when ``ok``.
         sub_rewards: By key of a ``multi``; absent for other types.
         judgements: The judges that answered, which extend the batch's signature for this row.
@@ -127,7 +127,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts and mean of a batch; the mean is over the rows that are ``ok``, null when there is none."""
+    """Counts and mean of a batch; the mean is over the rows that are ``ok``, null without any."""
 
     rows: int
     ok: int

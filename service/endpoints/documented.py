@@ -62,7 +62,7 @@ def _inlined(kind: type[Any]) -> Schema:
 
 
 def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return ``schema`` with its references replaced by what they name; our types do not recurse."""
+    """Return ``schema`` with references replaced by what they name; our types do not recurse."""
     if isinstance(schema, list):
         return [_resolved(part, definitions) for part in schema]
     if not isinstance(schema, dict):

@@ -1,7 +1,7 @@
 """``graders/run`` and ``graders/validate`` as the official clients call them (spec §1.4).
 
-A grader that cannot grade this sample answers 200 with reward 0.0 and a flag, as the hosted service does;
-only requests and definitions that cannot be used are 400.
+A grader that cannot grade this sample answers 200 with reward 0.0 and a flag, as the hosted
+service does; only requests and definitions that cannot be used are 400.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def run(request: LeanRequest, data: RunRequest) -> RunResponse:
     "/graders/validate", status_code=200, operation_id="validateGrader", summary="Validate a grader"
 )
 async def validate(request: LeanRequest, data: ValidateRequest) -> ValidateResponse:
-    """Return the posted grader as it was understood, its name filled in, or every reason why it is none."""
+    """Return the posted grader as understood, its name filled in, or why it is none."""
     services: Services = request.app.state.services
     grader = services.adhoc.compile(bytes(data.grader), "validate")
     document = grader.document
@@ -51,7 +51,7 @@ async def validate(request: LeanRequest, data: ValidateRequest) -> ValidateRespo
 
 
 def answer(grade: Grade, name: str, kind: str, seconds: float, profile: str) -> RunResponse:
-    """Return ``grade`` in the shape of ``profile``: ``live`` as recorded, ``schema`` as published (§9.3)."""
+    """Return ``grade`` in ``profile``: ``live`` as recorded, ``schema`` as published (§9.3)."""
     usage = total_usage(grade.usage)
     errors: Any = _NO_ERRORS[profile]
     if grade.failures:

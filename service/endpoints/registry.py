@@ -99,7 +99,7 @@ async def get_version(
     operation_id="exportVersion",
     summary="Exactly the JSON to submit",
 )
-async def export_version(
+async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a job
     request: _Request,
     name: Name,
     version: Version,
@@ -121,7 +121,7 @@ async def export_version(
         str | None, Parameter(description='Hyperparameters of the job, as JSON: `{"n_epochs": 2}`.')
     ] = None,
 ) -> Response[ExportResponse]:
-    """Return the definition as the target takes it, with everything that could not be carried over."""
+    """Return the definition as the target takes it, and everything that could not be carried."""
     definition = _services(request).definitions.get(name, version)
     job = _job(model, training_file, validation_file, suffix, seed, hyperparameters)
     metadata = {

@@ -107,8 +107,8 @@ async def score_batch(
     """Return one result a row.
 
     A JSON body holds all rows and is answered in their order. With the content type
-    ``application/x-ndjson`` every line is a row; results are streamed back as they complete, each with the
-    ``index`` of its line, and a last line with the summary says that nothing is missing.
+    ``application/x-ndjson`` every line is a row; results are streamed back as they complete, each
+    with the ``index`` of its line, and a last line with the summary says that nothing is missing.
     """
     services: Services = request.app.state.services
     definition = services.definitions.get(name, version)
