@@ -1,7 +1,7 @@
 """Grading by asking something outside: request, the one await, score.
 
-Each function takes a grader module's ``request`` and ``score`` and returns what the engine awaits. Usage
-and diagnostics are kept even when the reply turns out not to be a score.
+Each function takes a grader module's ``request`` and ``score`` and returns what the engine awaits.
+Usage and diagnostics are kept even when the reply turns out not to be a score.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every grader type uses to become executable: options, compiled templates, collected findings."""
+"""What every grader type uses to become executable: options, compiled templates, findings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from graders.errors import Finding, TemplateSyntaxError
+from graders.errors import TemplateSyntaxError
+from graders.findings import Findings
 from graders.sample import Sample
 from graders.template import Path, Template, compile_template
 
@@ -43,30 +44,21 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     embedding_model: str = "text-embedding-3-large"
 
 
-class Builder:
+class Builder(Findings):
     """Compiles the pieces of one definition and remembers what is wrong with them.
 
     Attributes:
         options: How to compile.
-        findings: Everything found so far.
         paths: Every template variable the definition reads; None once it needs the whole item.
+        checked_bytes: How much Python source was checked so far.
     """
 
     def __init__(self, options: Options) -> None:
         """Start with no findings."""
+        super().__init__()
         self.options = options
-        self.findings: list[Finding] = []
         self.paths: list[Path] | None = []
-
-    def error(self, pointer: str, message: str, code: str) -> None:
-        """Record what makes the definition unusable."""
-        self.findings.append(Finding(pointer=pointer, message=message, code=code))
-
-    def warning(self, pointer: str, message: str, code: str) -> None:
-        """Record what the author should know."""
-        self.findings.append(
-            Finding(pointer=pointer, message=message, code=code, severity="warning")
-        )
+        self.checked_bytes = 0
 
     def template(self, source: str, pointer: str) -> Template:
         """Return ``source`` compiled; an empty template after recording why it does not compile."""
@@ -83,5 +75,5 @@ class Builder:
         return template
 
     def needs_whole_item(self) -> None:
-        """Note that this definition hands the whole item on, so nothing of it may be left undecoded."""
+        """Note that the whole item is handed on, so nothing of it may be left undecoded."""
         self.paths = None

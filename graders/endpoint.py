@@ -1,11 +1,12 @@
 """``endpoint``: an HTTP endpoint gives the score (spec §3.7; private beta at OpenAI and Azure).
 
-The adapter behind the `EndpointCaller` port owns transport, retries and limits; here is what is sent and
-what counts as an answer.
+The adapter behind the `EndpointCaller` port owns transport, retries and limits; here is what is
+sent and what counts as an answer.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -15,8 +16,12 @@ from graders.building import Builder, Item
 from graders.errors import EndpointGraderReplyError
 from graders.ports import EndpointCall, EndpointReply
 from graders.sample import Sample, parse_json_text
+from graders.wording import escape, shortened
 
 _MAX_SCORE = sys.float_info.max
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110, token
+_HEADER_VALUE = re.compile(r"[\t -~]*\Z")  # visible ASCII
+_URL = re.compile(r"[^\0-\x20\x7f]+\Z")  # urlsplit drops control characters instead of refusing
 
 
 def build_request(
@@ -26,20 +31,13 @@ def build_request(
     builder.needs_whole_item()
     problem = _url_problem(grader.url)
     if problem:
-        builder.error(f"{pointer}/url", f"Invalid value for 'url': {problem}.", "invalid_value")
+        builder.invalid(f"{pointer}/url", f"{problem}.")
     for name, value in grader.headers.items():
-        if not name.isascii() or any(c in name + value for c in "\r\n\0"):
-            builder.error(
-                f"{pointer}/headers",
-                "Invalid value for 'headers': a line break or a name that is not ASCII.",
-                "invalid_value",
-            )
+        if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
+            place = f"{pointer}/headers/{escape(name)}"
+            builder.invalid(place, "no HTTP header has this name or value.")  # it may be secret
     if grader.rate_limit is not None and grader.rate_limit <= 0:
-        builder.error(
-            f"{pointer}/rate_limit",
-            "Invalid value for 'rate_limit': expected more than 0.",
-            "invalid_value",
-        )
+        builder.invalid(f"{pointer}/rate_limit", "expected more than 0.")
 
     def request(item: Item, sample: Sample) -> EndpointCall:
         return EndpointCall(
@@ -69,11 +67,13 @@ def score(reply: EndpointReply) -> float:
 
 
 def _url_problem(url: str) -> str | None:
+    if not _URL.match(url):
+        return "expected a URL without spaces and control characters"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        return str(error)
+        return shortened(str(error))
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return "expected an absolute http or https URL"
     if parts.username is not None or parts.password is not None:

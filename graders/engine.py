@@ -1,9 +1,9 @@
 """Compiles grader definitions and grades samples with them: the only dispatch on ``type``.
 
-A definition is compiled once and graded many times. Pure definitions (`CompiledGrader.is_pure`) are graded
-by `CompiledGrader.grade_now`, a plain function; the others by `CompiledGrader.grade`, which awaits the
-ports between a module's ``request`` and its ``score``. Neither raises for anything that a sample, a judge
-or user code does: that ends as a `Failure` in the `Grade`.
+A definition is compiled once and graded many times. Pure definitions (`CompiledGrader.is_pure`) are
+graded by `CompiledGrader.grade_now`, a plain function; the others by `CompiledGrader.grade`, which
+awaits the ports between a module's ``request`` and its ``score``. Neither raises for anything that
+a sample, a judge or user code does: that ends as a `Failure` in the `Grade`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class CompiledGrader:
         threshold: Pass threshold, inclusive.
         threshold_source: ``definition`` or, where it states none, ``default``.
         paths: Template variables the definition reads; None when it needs the whole item.
+        pointers: Where each part of a ``multi`` stands in the document as posted, by key.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class CompiledGrader:
         "grader",
         "is_pure",
         "paths",
+        "pointers",
         "signature",
         "threshold",
         "threshold_source",
@@ -102,8 +104,9 @@ class CompiledGrader:
         assert grader is not None  # noqa: S101 - compile_grader has refused every other reading
         self.grader = grader
         self.document = reading.document
+        self.pointers = reading.pointers
         self.digest = digest
-        self.warnings = (*reading.findings, *builder.findings)
+        self.warnings = (*reading.findings, *builder.all)
         self.paths: tuple[Path, ...] | None = (
             None if builder.paths is None else tuple(builder.paths)
         )
@@ -134,11 +137,11 @@ class CompiledGrader:
         """Return the grade of one sample; parts that ask something outside run concurrently."""
         if self.is_pure:
             return self.grade_now(item, sample)
+        if self._calculate is None:
+            return await _grade(self._parts[""], item, sample, ports)
         grades = await asyncio.gather(
             *(_grade(part, item, sample, ports, key) for key, part in self._parts.items())
         )
-        if self._calculate is None:
-            return grades[0]
         return self._combined(dict(zip(self._parts, grades, strict=True)))
 
     def _combined(self, grades: dict[str, Grade]) -> Grade:
@@ -174,9 +177,9 @@ def compile_grader(raw: JsonValue, options: Options, *, purpose: Purpose) -> Com
     Args:
         raw: Grader JSON as posted.
         options: How this process compiles.
-        purpose: ``run`` and ``validate`` follow the hosted routes, which refuse ``cosine``; ``validate``
-            and ``store`` also check Python sources, which a run only finds out in the sandbox; ``store``
-            wants a name.
+        purpose: ``run`` and ``validate`` follow the hosted routes, which refuse ``cosine``;
+            ``validate`` and ``store`` also check Python sources, which a run only finds out in the
+            sandbox; ``store`` wants a name.
 
     Raises:
         DefinitionError: With every finding, warnings included.
@@ -192,12 +195,12 @@ def compile_grader(raw: JsonValue, options: Options, *, purpose: Purpose) -> Com
         else:
             graders = {"": reading.grader}
         for key, grader in graders.items():
-            pointer = f"/graders/{importing.escape(key)}" if calculate else ""
+            pointer = reading.pointers.get(key, "") if calculate else ""
             parts[key] = _build(grader, builder, pointer)
             _check(grader, builder, pointer, purpose)
     if purpose == "store" and not isinstance(reading.document.get("name"), str):
         builder.error("/name", "A stored definition needs a name.", "missing_required_parameter")
-    findings = _merged(reading.findings, builder.findings)
+    findings = _merged(reading.findings, builder.all)
     if any(finding.severity == "error" for finding in findings):
         raise DefinitionError(findings)
     return CompiledGrader(reading, builder, digest=digest_of(raw), parts=parts, calculate=calculate)
@@ -207,10 +210,20 @@ def digest_of(document: JsonValue) -> str:
     """Return the content address of a definition: ``sha256:`` of its canonical JSON.
 
     Canonical: keys sorted, no white space, UTF-8, numbers as Python's ``json`` writes them.
+
+    Raises:
+        DefinitionError: ``document`` is no JSON: NaN, an integer of over 4,300 digits, or nested
+            deeper than this process can follow.
     """
-    canonical = json.dumps(
-        document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-    )
+    try:
+        canonical = json.dumps(
+            document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+        )
+    except (RecursionError, TypeError, ValueError) as error:
+        message = f"The grader cannot be written as JSON: {error}."
+        raise DefinitionError(
+            [Finding(pointer="", message=message, code="invalid_json")]
+        ) from error
     return f"sha256:{hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
@@ -234,11 +247,8 @@ def _check(grader: schema.SingleGrader, builder: Builder, pointer: str, purpose:
         and grader.evaluation_metric == "cosine"
         and purpose != "store"
     ):
-        message = (
-            "Invalid value for 'evaluation_metric': 'cosine' is only available for evals "
-            "(here: on the native routes and in Evals exports)."
-        )
-        builder.error(f"{pointer}/evaluation_metric", message, "invalid_value")
+        problem = "'cosine' is for evals only (here: on native routes and in Evals exports)."
+        builder.invalid(f"{pointer}/evaluation_metric", problem)
 
 
 def _signature(grader: schema.Grader, digest: str, options: Options) -> str:
@@ -295,15 +305,16 @@ def _score(part: Part, item: Item, sample: Sample, key: str | None = None) -> Gr
 _SURE = {0.0: Grade(reward=0.0), 1.0: Grade(reward=1.0)}  # the commonest grades, made once
 
 
-async def _grade(part: Part, item: Item, sample: Sample, ports: Ports, key: str) -> Grade:
-    name = key or None
+async def _grade(
+    part: Part, item: Item, sample: Sample, ports: Ports, key: str | None = None
+) -> Grade:
     if part.ask is None:
-        return _score(part, item, sample, name)
+        return _score(part, item, sample, key)
     try:
         grade = await part.ask(item, sample, ports)
     except (GradingError, UpstreamError) as error:
         grade = Grade(reward=0.0, failures=(Failure.of(error),))
-    if not (name and grade.failures):
+    if key is None or grade.ok:
         return grade
-    named = tuple(msgspec.structs.replace(failure, part=name) for failure in grade.failures)
+    named = tuple(msgspec.structs.replace(failure, part=key) for failure in grade.failures)
     return msgspec.structs.replace(grade, failures=named)

@@ -1,8 +1,8 @@
-"""Gives a definition back as exactly the JSON to submit: canonical, strict, and open about what is left out.
+"""Gives a definition back as exactly the JSON to submit: canonical, strict, open about losses.
 
-Forms: the bare ``grader``; a whole ``job`` (the body of ``fine_tuning.jobs.create``); Evals ``evals``
-(``testing_criteria``). Field order and names are those of the published schema; what it does not list is
-left out with a note, and what a target refuses altogether raises.
+Forms: the bare ``grader``; a whole ``job`` (the body of ``fine_tuning.jobs.create``); Evals
+``evals`` (``testing_criteria``). Field order and names are those of the published schema; what it
+does not list is left out with a note, and what a target refuses altogether raises.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from graders.building import DEFAULT_IMAGE_TAG
 from graders.engine import CompiledGrader
 from graders.errors import Finding, UncarriedError
-from graders.wording import escape
+from graders.wording import escape, shortened
 
 Target: TypeAlias = Literal["openai", "azure"]
 Form: TypeAlias = Literal["grader", "job", "evals"]
@@ -29,7 +29,7 @@ _AZURE_JUDGES = (  # spec §5.3
     "gpt-4.1-mini-2025-04-14",
     "gpt-4.1-nano-2025-04-14",
 )
-_ORDERS = {
+_PUBLISHED = {
     "string_check": ("type", "name", "operation", "input", "reference"),
     "text_similarity": ("type", "name", "evaluation_metric", "input", "reference"),
     "score_model": ("type", "name", "model", "input", "range", "sampling_params"),
@@ -46,9 +46,16 @@ _ORDERS = {
     "endpoint": ("type", "name", "url", "headers", "rate_limit"),
     "multi": ("type", "name", "graders", "calculate_output"),
 }
-_NOTED = {
-    "label_model/sampling_params"
-}  # beyond the published schema, accepted by the live service
+# Objects within a grader; a message part has its own ``type``.
+_SAMPLING_PARAMS = ("seed", "top_p", "temperature", "max_completions_tokens", "reasoning_effort")
+_MESSAGE = ("type", "role", "content")
+_PARTS = {
+    "input_text": ("type", "text"),
+    "output_text": ("type", "text"),
+    "input_image": ("type", "image_url", "detail", "file_id"),
+    "input_audio": ("type", "input_audio"),
+}
+_AUDIO = ("data", "format")
 _THRESHOLD_IN_EVALS = {"text_similarity", "score_model", "python", "endpoint"}
 
 Auto: TypeAlias = Literal["auto"]
@@ -82,7 +89,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         body: Exactly what to submit.
-        left_out: What the target cannot carry or only carries beyond its published schema, as warnings.
+        left_out: What the target cannot carry, or carries beyond its published schema only, as
+            warnings.
     """
 
     body: dict[str, Any]
@@ -104,10 +112,10 @@ def export(
         target: Whose published shape is followed.
         form: What surrounds the grader.
         job: The rest of the job; needed for the form ``job``.
-        metadata: Put into the job's ``metadata``, so that the job names the definition it came from.
+        metadata: The job's ``metadata``, so that it can name the definition it came from.
 
     Raises:
-        UncarriedError: The target refuses this grader, or ``job`` is missing for the form ``job``.
+        UncarriedError: The target refuses this grader, or ``job`` is missing for its form.
     """
     writer = _Writer(grader, target, form)
     body = writer.grader(grader.document, "")
@@ -145,10 +153,8 @@ def _job(grader: dict[str, Any], job: Job, metadata: dict[str, str]) -> dict[str
         "validation_file": job.validation_file,
         "method": {"type": "reinforcement", "reinforcement": reinforcement},
     }
-    for key, value in (("suffix", job.suffix), ("seed", job.seed), ("metadata", metadata or None)):
-        if value is not None:
-            body[key] = value
-    return body
+    extras = {"suffix": job.suffix, "seed": job.seed, "metadata": metadata or None}
+    return body | {key: value for key, value in extras.items() if value is not None}
 
 
 class _Writer:
@@ -158,36 +164,74 @@ class _Writer:
         self.target = target
         self.form = form
         self.threshold = grader.threshold
+        self.pointers = grader.pointers
         self.notes: list[Finding] = []
         self.refused: list[str] = []
 
     def _note(self, pointer: str, message: str, code: str = "left_out") -> None:
         self.notes.append(Finding(pointer=pointer, message=message, code=code, severity="warning"))
 
-    def grader(self, document: dict[str, Any], pointer: str) -> dict[str, Any]:
-        """Return the strict shape of the grader at ``pointer``."""
+    def grader(
+        self, document: dict[str, Any], pointer: str, name: str = "grader"
+    ) -> dict[str, Any]:
+        """Return the strict shape of the grader at ``pointer``, called ``name`` if nameless."""
         kind = document["type"]
         self._judge(kind, document, pointer)
-        written: dict[str, Any] = {}
-        for key in _ORDERS[kind]:
-            if key == "name" and document.get("name") is None:
-                written[key] = pointer.rpartition("/")[2] or "grader"
-            elif key == "graders":
-                written[key] = {
-                    name: self.grader(child, f"{pointer}/graders/{escape(name)}")
-                    for name, child in document[key].items()
-                }
-            elif document.get(key) is not None:
-                written[key] = document[key]
-                if f"{kind}/{key}" in _NOTED:
-                    message = "the published schema does not list this; the live service took it."
-                    self._note(f"{pointer}/{key}", message, "beyond_schema")
+        fields = {key: value for key, value in document.items() if key != "pass_threshold"}
+        if fields.get("name") is None:
+            fields["name"] = name
+        written = self._published(fields, _PUBLISHED[kind], pointer)
+        if "graders" in written:
+            written["graders"] = {
+                key: self.grader(child, self.pointers[key], key)
+                for key, child in document["graders"].items()
+            }
+        if kind in {"score_model", "label_model"}:
+            written["input"] = self._messages(document["input"], f"{pointer}/input")
+        if "sampling_params" in written:
+            place = f"{pointer}/sampling_params"
+            params = self._published(document["sampling_params"], _SAMPLING_PARAMS, place)
+            written["sampling_params"] = params
+            if kind == "label_model":
+                message = "the published schema does not list this; the live service took it."
+                self._note(place, message, "beyond_schema")
         self._threshold(kind, document, pointer, written)
+        return written
+
+    def _published(
+        self, document: dict[str, Any], keys: tuple[str, ...], pointer: str
+    ) -> dict[str, Any]:
+        """Return the fields of ``document`` that the published schema has, in its order."""
         for key, value in document.items():
-            if key not in written and key != "pass_threshold" and value is not None:
-                self._note(
-                    f"{pointer}/{escape(key)}", f"'{key}' is not part of the published schema."
-                )
+            if key not in keys and value is not None:
+                message = f"'{shortened(key)}' is not part of the published schema."
+                self._note(f"{pointer}/{escape(key)}", message)
+        return {key: document[key] for key in keys if document.get(key) is not None}
+
+    def _messages(self, messages: list[dict[str, Any]], pointer: str) -> list[dict[str, Any]]:
+        written = []
+        for index, message in enumerate(messages):
+            place = f"{pointer}/{index}"
+            fields = self._published(message, _MESSAGE, place)
+            content = fields["content"]
+            place = f"{place}/content"
+            if isinstance(content, list):
+                parts = enumerate(content)
+                fields["content"] = [
+                    self._part(part, f"{place}/{number}") for number, part in parts
+                ]
+            else:
+                fields["content"] = self._part(content, place)
+            written.append(fields)
+        return written
+
+    def _part(self, part: str | dict[str, Any], pointer: str) -> str | dict[str, Any]:
+        if isinstance(part, str):
+            return part
+        written = self._published(part, _PARTS[part["type"]], pointer)
+        if "input_audio" in written:
+            place = f"{pointer}/input_audio"
+            written["input_audio"] = self._published(part["input_audio"], _AUDIO, place)
         return written
 
     def _threshold(

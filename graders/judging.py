@@ -1,7 +1,8 @@
 """What ``score_model`` and ``label_model`` share: rendered messages in, a checked ``result`` out.
 
-The messages go to the judge unchanged and in order, without a system prompt of ours (spec §3.3). The
-reply is only ever read through the response schema ``{"steps": […], "result": …}``.
+The messages go to the judge unchanged and in order, without a system prompt of ours (spec §3.3).
+Of the reply only ``result`` is read, from one JSON object in the form that the response schema asks
+for; text around that object makes the reply unusable.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from graders.errors import (
 )
 from graders.ports import JudgeCall, JudgeReply
 from graders.sample import JsonValue, Sample, parse_json_text
+from graders.wording import shortened
 
 _Part = Callable[[Item, Sample], dict[str, Any]]
-_MAX_QUOTED_CHARS = 200
 
 
 def response_schema(result: dict[str, Any]) -> dict[str, Any]:
     """Return the strict JSON schema of a judge's reply, with ``result`` as the verdict's schema.
 
-    Source: spec §3.3 (published staff code); ``steps`` come before ``result``, as in recorded replies.
+    Source: spec §3.3 (published staff code); ``steps`` come first, as in recorded replies.
     """
     text = {"type": "string"}
     step = {
@@ -66,22 +67,12 @@ def build_request(
 ) -> Callable[[Item, Sample], JudgeCall]:
     """Return what renders the messages of ``grader`` into a call of its judge."""
     if not grader.input:
-        builder.error(
-            f"{pointer}/input",
-            "Invalid value for 'input': expected at least one message.",
-            "invalid_value",
-        )
+        builder.invalid(f"{pointer}/input", "expected at least one message.")
     messages = [
         _message(message, builder, f"{pointer}/input/{index}")
         for index, message in enumerate(grader.input)
     ]
     params = grader.sampling_params or schema.SamplingParams()
-    limit = params.max_completions_tokens
-    if limit is not None and limit < 1:
-        place = f"{pointer}/sampling_params/max_completions_tokens"
-        builder.error(
-            place, f"max_completions_tokens must be at least 1, got {limit}.", "invalid_value"
-        )
     sampling_params = msgspec.to_builtins(params)
     reply_schema = response_schema(result)
 
@@ -103,10 +94,11 @@ def result_of(reply: JudgeReply) -> JsonValue:
     Raises:
         ModelGraderRefusalError: The judge, or its content filter, refused.
         ModelGraderTokenLimitError: The reply was cut off at the token limit.
-        ModelGraderParseError: The reply is no JSON object with ``steps`` (a list) and ``result``.
+        ModelGraderParseError: The reply is no JSON object with ``result``. Missing ``steps`` are
+            forgiven: they change no reward, and judges without strict schemas drop them.
     """
-    if reply.refusal is not None:
-        raise ModelGraderRefusalError(f"the judge refused: {_quoted(reply.refusal)}")
+    if reply.refusal:
+        raise ModelGraderRefusalError(f"the judge refused: {shortened(reply.refusal)!r}")
     if reply.finish_reason == "content_filter":
         raise ModelGraderRefusalError("the judge's content filter stopped the reply")
     if reply.finish_reason == "length":
@@ -114,15 +106,11 @@ def result_of(reply: JudgeReply) -> JsonValue:
     parsed = parse_json_text(reply.content or "")
     if not isinstance(parsed, dict):
         raise ModelGraderParseError(
-            f"the judge's reply is no JSON object: {_quoted(reply.content or '')}"
+            f"the judge's reply is no JSON object: {shortened(reply.content or '')!r}"
         )
     if "result" not in parsed:
         raise ModelGraderParseError("the judge's reply has no 'result'")
     return parsed["result"]
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}…")
 
 
 def _message(message: schema.Message, builder: Builder, pointer: str) -> _Part:
@@ -131,10 +119,11 @@ def _message(message: schema.Message, builder: Builder, pointer: str) -> _Part:
     if isinstance(content, str):
         render = builder.template(content, f"{pointer}/content").render
         return lambda item, sample: {"role": role, "content": render(item, sample)}
-    parts = content if isinstance(content, tuple) else (content,)
-    renders = [
-        _content(part, builder, f"{pointer}/content/{index}") for index, part in enumerate(parts)
-    ]
+    if isinstance(content, tuple):
+        parts = enumerate(content)
+        renders = [_content(part, builder, f"{pointer}/content/{index}") for index, part in parts]
+    else:
+        renders = [_content(content, builder, f"{pointer}/content")]
     return lambda item, sample: {
         "role": role,
         "content": [render(item, sample) for render in renders],

@@ -1,4 +1,4 @@
-"""``label_model``: a judge model picks a label; 1.0 when it is a passing one, else 0.0 (spec §3.4, §9.8)."""
+"""``label_model``: a judge picks a label; 1.0 for a passing one, else 0.0 (spec §3.4, §9.8)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from graders.building import Builder, Item
 from graders.errors import ModelGraderParseError
 from graders.ports import JudgeCall, JudgeReply
 from graders.sample import Sample
+from graders.wording import shortened
 
 
 def build_request(
     grader: schema.LabelModel, builder: Builder, pointer: str
 ) -> Callable[[Item, Sample], JudgeCall]:
-    """Return what builds the question to the judge; impossible labels are recorded in ``builder``."""
-    if not grader.labels:
-        builder.error(
-            f"{pointer}/labels",
-            "Invalid value for 'labels': expected at least one label.",
-            "invalid_value",
-        )
-    if len(set(grader.labels)) != len(grader.labels):
-        builder.error(
-            f"{pointer}/labels",
-            "Invalid value for 'labels': every label may stand once.",
-            "invalid_value",
-        )
+    """Return what builds the question to the judge; impossible labels are recorded."""
+    labels = set(grader.labels)
+    if not labels:
+        builder.invalid(f"{pointer}/labels", "expected at least one label.")
+    if len(labels) != len(grader.labels):
+        builder.invalid(f"{pointer}/labels", "every label may stand once.")
     for index, label in enumerate(grader.passing_labels):
-        if grader.labels and label not in grader.labels:
-            message = f"Invalid value for 'passing_labels': '{label}' is not one of 'labels'."
-            builder.error(f"{pointer}/passing_labels/{index}", message, "invalid_value")
+        if labels and label not in labels:
+            place = f"{pointer}/passing_labels/{index}"
+            builder.invalid(place, f"'{shortened(label)}' is not one of 'labels'.")
     result = {"type": "string", "enum": list(grader.labels)}
     return judging.build_request(
         grader, builder, pointer, schema_name="label_classification", result=result

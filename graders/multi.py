@@ -1,7 +1,7 @@
 """``multi``: a formula over the rewards of named graders (spec §3.6, §9.10).
 
-Receives numbers, not graders: a failed part counts 0.0 and its flags rise to the parent, both in the
-engine. The result is not clamped.
+Receives numbers, not graders: a failed part counts 0.0 and its flags rise to the parent, both in
+the engine. The result is not clamped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ def build(
 ) -> Callable[[Mapping[str, float]], float]:
     """Return the compiled ``calculate_output``; syntax errors and unknown names are recorded."""
     if not grader.graders:  # reported by whoever read the definition
-        return lambda values: 0.0
+        return _unusable
     try:
         formula = compile_formula(grader.calculate_output, grader.graders)
     except FormulaSyntaxError as error:
         builder.error(f"{pointer}/calculate_output", str(error), "invalid_formula")
-        return lambda values: 0.0
+        return _unusable
     unused = [key for key in grader.graders if key not in formula.variables]
     for key in unused:
         message = f"'{key}' is graded but calculate_output does not use it."
         builder.warning(f"{pointer}/graders", message, "unused_grader")
     return formula.evaluate
+
+
+def _unusable(_values: Mapping[str, float]) -> float:
+    return 0.0  # never called: the definition is refused

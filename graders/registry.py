@@ -1,9 +1,9 @@
 """Versioned, immutable grader definitions: name@version → definition, digest, labels.
 
-A definitions directory holds one folder a grader, with ``1.json``, ``2.json`` … exactly as pasted into a
-job, and optionally ``examples.jsonl``, ``labels.json`` (``{"label": version}``) and ``README.md``.
-Versions are integers from 1 without gaps. A ``definitions.lock`` beside the folders pins the digest of
-every version: a changed line means that somebody edited what must never change.
+A definitions directory holds one folder a grader, with ``1.json``, ``2.json`` … exactly as pasted
+into a job, and optionally ``examples.jsonl``, ``labels.json`` (``{"label": version}``) and
+``README.md``. Versions are integers from 1 without gaps. A ``definitions.lock`` beside the folders
+pins the digest of every version: a changed line means that somebody edited what must never change.
 
 A `Registry` never changes; loading gives a new one, or every reason why not.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,20 @@ from graders.errors import (
     UnknownGraderError,
     UnknownVersionError,
 )
+from graders.sample import JsonValue
+from graders.wording import escape
 
 BUNDLED = Path(__file__).parent / "definitions"
 LOCK = "definitions.lock"
+EXAMPLES = "examples.jsonl"
 LATEST = "latest"
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*\Z")
 _VERSION_FILE = re.compile(r"([1-9][0-9]*)\.json\Z")
 _LABEL = re.compile(r"[a-z][a-z0-9._-]*\Z")
 _MAX_NAME_CHARS = 100
-_LOCK_LINE = re.compile(r"(\S+)@([1-9][0-9]*) (sha256:[0-9a-f]{64})\Z")
+_LOCK_LINE = re.compile(r"(\S+@[1-9][0-9]*) (sha256:[0-9a-f]{64})\Z")
+_UNREADABLE = (OSError, RecursionError, UnicodeDecodeError, msgspec.DecodeError)
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +74,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}@{self.version}|{self.grader.signature}"
 
     def examples(self) -> list[dict[str, Any]]:
-        """Return the examples: objects with ``item``, ``model_sample`` or ``sample``, and ``reward``."""
-        path = self.folder / "examples.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        """Return the examples: ``item``, ``model_sample`` or ``sample``, ``reward``, ``note``."""
+        path = self.folder / EXAMPLES
+        return _decode_lines(path.read_bytes()) if path.exists() else []
 
 
 class BrokenDefinitionsError(GraderError):
@@ -208,11 +211,8 @@ class _Loader:
     def _folder(self, folder: Path) -> list[Definition]:
         name = folder.name
         if not NAME.match(name) or len(name) > _MAX_NAME_CHARS:
-            self._error(
-                folder,
-                "a grader's name is lower-case letters, digits and '-', '_', '.'.",
-                "invalid_name",
-            )
+            message = "a grader's name is lower-case letters, digits and '-', '_', '.'."
+            self._error(folder, message, "invalid_name")
             return []
         if name in self._homes:
             self._error(folder, f"{name} is defined in {self._homes[name]} too.", "duplicate_name")
@@ -227,20 +227,23 @@ class _Loader:
             return []
         description = _description(folder)
         loaded = [self._version(folder, number, description) for number in numbers]
+        self._check_examples(folder / EXAMPLES)
         self._labelled(folder, len(numbers))
         return [definition for definition in loaded if definition is not None]
 
     def _version(self, folder: Path, number: int, description: str) -> Definition | None:
         file = folder / f"{number}.json"
-        document = file.read_bytes()
         try:
+            document = file.read_bytes()
             grader = compile_grader(msgspec.json.decode(document), self.options, purpose="store")
         except DefinitionError as error:
             self.findings.setdefault(str(file), []).extend(error.findings)
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._error(file, f"not JSON: {error}", "invalid_json")
+        except _UNREADABLE as error:
+            self._error(file, f"not JSON: {error}.", "invalid_json")
             return None
+        for key in repeated_keys(document):
+            self._error(file, f"the key '{key}' stands twice in one object.", "repeated_key")
         return Definition(
             name=folder.name,
             version=number,
@@ -250,32 +253,49 @@ class _Loader:
             folder=folder,
         )
 
+    def _check_examples(self, file: Path) -> None:
+        try:
+            examples = _decode_lines(file.read_bytes()) if file.exists() else []
+        except _UNREADABLE as error:
+            self._error(file, f"not one JSON object a line: {error}.", "invalid_examples")
+            return
+        for number, example in enumerate(examples, start=1):
+            if not {"item", "reward"} <= example.keys() or not {"model_sample", "sample"} & set(
+                example
+            ):
+                message = f"example {number} needs item, reward and model_sample or sample."
+                self._error(file, message, "invalid_examples")
+
     def _labelled(self, folder: Path, last: int) -> None:
         file = folder / "labels.json"
         if not file.exists():
             return
         try:
             labels = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._error(
-                file, f"expected an object from label to version: {error}", "invalid_labels"
-            )
+        except _UNREADABLE as error:
+            message = f"expected an object from label to version: {error}."
+            self._error(file, message, "invalid_labels")
             return
         for label, version in labels.items():
             if label == LATEST or not _LABEL.match(label):
-                self._error(file, f"'{label}' cannot be a label.", "invalid_labels", f"/{label}")
+                self._error(
+                    file, f"'{label}' cannot be a label.", "invalid_labels", f"/{escape(label)}"
+                )
             elif not 1 <= version <= last:
                 self._error(file, f"there is no version {version}.", "invalid_labels", f"/{label}")
         self.labels[folder.name] = labels
 
     def _compare(self, lock: Path, loaded: list[Definition]) -> None:
         pinned: dict[str, str] = {}
-        for number, line in enumerate(lock.read_text().splitlines(), start=1):
+        text = lock.read_bytes().decode(errors="replace")
+        for number, line in enumerate(text.splitlines(), start=1):
             match = _LOCK_LINE.match(line)
             if match is None:
                 self._error(lock, f"line {number} is not 'name@version sha256:…'.", "invalid_lock")
+            elif match[1] in pinned:
+                self._error(lock, f"line {number} pins {match[1]} again.", "invalid_lock")
             else:
-                pinned[f"{match[1]}@{match[2]}"] = match[3]
+                pinned[match[1]] = match[2]
         for definition in loaded:
             identity = f"{definition.name}@{definition.version}"
             digest = pinned.pop(identity, None)
@@ -287,9 +307,28 @@ class _Loader:
                     f"found {definition.digest}); versions are immutable, add a new one."
                 )
                 self._error(lock, message, "changed_version")
+        # A grader with findings was not loaded, which does not mean that its files are gone.
+        files = [Path(file) for file in self.findings]
+        faulty = {file.name for file in files} | {file.parent.name for file in files}
         for identity in pinned:
-            if not any(identity == f"{f.parent.name}@{f.stem}" for f in map(Path, self.findings)):
+            if identity.partition("@")[0] not in faulty:
                 self._error(lock, f"{identity} is pinned, and its file is gone.", "missing_version")
+
+
+def repeated_keys(document: bytes) -> list[str]:
+    """Return the keys that stand twice in one object of ``document``; the last of them counts."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, JsonValue]]) -> None:
+        counts = Counter(key for key, _ in pairs)
+        repeated.extend(key for key, count in counts.items() if count > 1)
+
+    json.loads(document, object_pairs_hook=note)
+    return repeated
+
+
+def _decode_lines(text: bytes) -> list[dict[str, Any]]:
+    return msgspec.json.Decoder(dict[str, Any]).decode_lines(text)
 
 
 def _description(folder: Path) -> str:
@@ -297,6 +336,7 @@ def _description(folder: Path) -> str:
     readme = folder / "README.md"
     if not readme.exists():
         return ""
-    paragraphs = [part.strip() for part in readme.read_text().split("\n\n")]
+    text = readme.read_bytes().decode(errors="replace")
+    paragraphs = [part.strip() for part in text.split("\n\n")]
     prose = [part for part in paragraphs if part and not part.startswith("#")]
     return " ".join(prose[0].split()) if prose else ""

@@ -1,12 +1,12 @@
-"""Grader JSON as frozen Structs, one a ``type``, with the fields and spellings that OpenAI publishes.
+"""Grader JSON as frozen Structs, one a ``type``, with the fields and spellings OpenAI publishes.
 
-The Structs describe the *canonical* shape (spec §1.2). What real files deviate in is put right before
-they are built, in `graders.importing`; every quirk of the published shapes ends there.
+The Structs describe the *canonical* shape (spec §1.2). What real files deviate in is put right
+before they are built, in `graders.importing`; every quirk of the published shapes ends there.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,10 @@ EvaluationMetric: TypeAlias = Literal[
     "rouge_l",
 ]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+# What a judge's API can carry: JSON itself would allow integers of any size.
+Seed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+TokenLimit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 DEFAULT_RANGE = (0.0, 1.0)
 
@@ -76,10 +80,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the judge samples; absent and null fields leave the choice to the upstream."""
 
-    seed: int | None = None
+    seed: Seed | None = None
     top_p: float | None = None
     temperature: float | None = None
-    max_completions_tokens: int | None = None
+    max_completions_tokens: TokenLimit | None = None
     reasoning_effort: ReasoningEffort | None = None
 
 
@@ -149,7 +153,7 @@ SingleGrader: TypeAlias = StringCheck | TextSimilarity | ScoreModel | LabelModel
 
 
 class Multi(msgspec.Struct, frozen=True, kw_only=True, tag="multi"):
-    """A formula over named graders (spec §3.6); the keys of ``graders`` are the formula's variables."""
+    """A formula over named graders (spec §3.6), whose keys are the formula's variables."""
 
     name: str | None = None
     graders: dict[str, SingleGrader]
@@ -179,11 +183,11 @@ def type_of(grader: Grader) -> str:
 def default_threshold(grader: Grader) -> float:
     """Return the pass threshold where the definition states none (our decision, spec §9.11).
 
-    Graders that answer 0 or 1 (and similarities, whose 1.0 is equality) pass at 1.0, a score model at
-    the middle of its range, everything else at 0.5.
+    Graders that answer 0 or 1 pass at 1.0, a score model at the middle of its range, everything
+    else at 0.5.
     """
     if isinstance(grader, StringCheck | LabelModel):
         return 1.0
     if isinstance(grader, ScoreModel):
-        return (grader.range[0] + grader.range[1]) / 2
+        return grader.range[0] / 2 + grader.range[1] / 2  # the sum itself could overflow
     return 0.5

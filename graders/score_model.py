@@ -18,11 +18,11 @@ from graders.sample import Sample
 def build_request(
     grader: schema.ScoreModel, builder: Builder, pointer: str
 ) -> Callable[[Item, Sample], JudgeCall]:
-    """Return what builds the question to the judge; a bad ``range`` is recorded in ``builder``."""
+    """Return what builds the question to the judge; a bad ``range`` is recorded."""
     low, high = grader.range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        message = f"Invalid value for 'range': expected two finite numbers, the lower first, got [{low}, {high}]."
-        builder.error(f"{pointer}/range", message, "invalid_value")
+        problem = f"expected two finite numbers, the lower first, but got [{low}, {high}]."
+        builder.invalid(f"{pointer}/range", problem)
     result = {
         "type": "number",
         "description": "The float score assigned to the response. "

@@ -1,7 +1,7 @@
-"""``text_similarity``: how alike two rendered strings are, by one of eleven text metrics (spec §3.2, §9.7).
+"""``text_similarity``: how alike two rendered strings are, by a text metric (spec §3.2, §9.7).
 
-Ten run here, bit-identical to rapidfuzz, NLTK 3.9.1 and rouge-score 0.1.2. ``cosine`` asks an embeddings
-model: `request` builds the question and `score` reads the vectors.
+Ten of the eleven run here, bit-identical to rapidfuzz, NLTK 3.9.1 and rouge-score 0.1.2. ``cosine``
+asks an embeddings model: `build_request` makes the question and `score` reads the vectors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from graders import schema
 from graders.building import Builder, Item, Options, Score
-from graders.errors import InputTooLongError, UpstreamError
+from graders.errors import EmbedderUnavailableError, InputTooLongError
 from graders.metrics import METRICS, meteor
 from graders.ports import EmbeddingCall, EmbeddingReply
 from graders.sample import Sample
@@ -46,14 +46,17 @@ def score(reply: EmbeddingReply) -> float:
     """Return the cosine of the two vectors, in [-1, 1]; not clamped to [0, 1].
 
     Raises:
-        UpstreamError: The reply does not hold two vectors of one length that have a direction.
+        EmbedderUnavailableError: The reply does not hold two vectors of one length that have a
+            direction.
     """
     if len(reply.vectors) != 2 or len(reply.vectors[0]) != len(reply.vectors[1]):  # noqa: PLR2004 - input and reference
-        raise UpstreamError("the embeddings reply does not hold two vectors of one length")
+        raise EmbedderUnavailableError(
+            "the embeddings reply does not hold two vectors of one length"
+        )
     first, second = reply.vectors
     norm = math.hypot(*first) * math.hypot(*second)
     if not (norm > 0 and math.isfinite(norm)):
-        raise UpstreamError("an embedding has no direction")
+        raise EmbedderUnavailableError("an embedding has no direction")
     product = math.fsum(a * b for a, b in zip(first, second, strict=True))
     return max(-1.0, min(1.0, product / norm))
 
@@ -89,7 +92,8 @@ def _metric(
         return METRICS[grader.evaluation_metric]
     synonyms = builder.options.synonyms
     if synonyms is None:
-        message = f"meteor needs WordNet 3.0, which is not installed here. {builder.options.synonyms_hint}"
-        builder.error(f"{pointer}/evaluation_metric", message, "missing_data")
+        message = "meteor needs WordNet 3.0, which is not installed here."
+        hint = builder.options.synonyms_hint
+        builder.error(f"{pointer}/evaluation_metric", f"{message} {hint}".rstrip(), "missing_data")
         return METRICS["rouge_1"]  # never called: the definition is refused
     return lambda text, reference: meteor(text, reference, synonyms)

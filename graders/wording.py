@@ -1,21 +1,21 @@
 """OpenAI's wording for what is wrong in a definition, and the names of places in it.
 
-A place is a JSON pointer (RFC 6901) on native routes and a dotted ``param`` on OpenAI-compatible ones.
+A place is a JSON pointer (RFC 6901) on native routes and a dotted ``param`` on OpenAI-compatible
+ones. Every message is bounded, whatever the document holds.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from collections.abc import Sequence
 
 import msgspec
 
 from graders.errors import Finding
 from graders.sample import JsonValue
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+_MAX_SHOWN_CHARS = 100  # of a value in a message
+_MAX_PLACE_CHARS = 300  # of a place in a message
 _JSON_NAMES = {
     "str": "a string",
     "int": "an integer",
@@ -26,10 +26,9 @@ _JSON_NAMES = {
     "object": "an object",
 }
 _EXPECTED = re.compile(
-    r"Expected `(?P<expected>.+?)`(?: of length (?P<length>.+?))?, got `?(?P<got>[^`]+?)`?\Z"
+    r"Expected `(?P<expected>[^`]+)`(?: of length (?P<length>\d+))?, got `?(?P<got>[^`]+?)`?\Z"
 )
-_PLACE = re.compile(r"\A(?P<problem>.*?)(?: - at `(?:key in )?(?P<path>\$.*)`)?\Z", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
 def escape(key: str) -> str:
@@ -37,25 +36,34 @@ def escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
+def shortened(text: str) -> str:
+    """Return ``text``, cut after its first 100 characters."""
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
+
+
 def dotted(pointer: str) -> str:
     """Return a JSON pointer as OpenAI's ``param``: ``/graders/a/input`` is ``graders.a.input``."""
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
     text = ""
-    for step in steps:
-        text += f"[{step}]" if step.isdigit() else f".{step}" if text else step
+    for step in pointer.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        text += f"[{key}]" if key.isdecimal() else f".{key}" if text else key
+    if len(text) > _MAX_PLACE_CHARS:
+        return f"{text[:_MAX_PLACE_CHARS]}…"
     return text or "grader"
 
 
 def type_message(pointer: str, expected: str, got: JsonValue) -> str:
     """Return what to say of a value of the wrong JSON type."""
-    return f"Invalid type for '{dotted(pointer)}': expected {expected}, but got {_json_name(got)} instead."
+    name = _json_name(got)
+    return f"Invalid type for '{dotted(pointer)}': expected {expected}, but got {name} instead."
 
 
 def choice_message(pointer: str, got: str, allowed: Sequence[str]) -> str:
     """Return what to say of a value that is none of ``allowed``."""
     quoted = [f"'{name}'" for name in allowed]
     listed = f"{', '.join(quoted[:-1])}, and {quoted[-1]}" if len(quoted) > 1 else quoted[0]
-    return f"Invalid value for '{dotted(pointer)}': '{got[:100]}'. Supported values are: {listed}."
+    place = dotted(pointer)
+    return f"Invalid value for '{place}': '{shortened(got)}'. Supported values are: {listed}."
 
 
 def _json_name(value: JsonValue) -> str:
@@ -63,52 +71,22 @@ def _json_name(value: JsonValue) -> str:
         return "an object"
     if isinstance(value, list):
         return "an array"
-    return "null" if value is None else _JSON_NAMES.get(type(value).__name__, type(value).__name__)
+    return "null" if value is None else _JSON_NAMES[type(value).__name__]
 
 
-def from_validation(
-    error: msgspec.ValidationError,
-    pointer: str,
-    annotation: Any,  # noqa: ANN401 - a type form
-) -> Finding:
-    """Return msgspec's message as a finding in OpenAI's wording."""
-    match = _PLACE.match(str(error))
-    problem, path = (match["problem"], match["path"] or "$") if match else (str(error), "$")
-    place = pointer
-    for name, index in _STEP.findall(path):
-        place += f"/{name or index}"
-    if problem.startswith("Object missing required field"):
-        missing = f"{place}/{problem.split('`')[1]}"
-        return Finding(
-            pointer=missing,
-            message=f"Missing required parameter: '{dotted(missing)}'.",
-            code="missing_required_parameter",
-        )
-    if problem.startswith("Invalid enum value"):
-        allowed = _literals(annotation)
-        got = problem.removeprefix("Invalid enum value ").strip("'")
-        message = (
-            choice_message(place, got, allowed)
-            if place == pointer and allowed
-            else f"Invalid value for '{dotted(place)}': {problem[0].lower()}{problem[1:]}."
-        )
-        return Finding(pointer=place, message=message, code="invalid_value")
+def from_validation(error: msgspec.ValidationError, pointer: str) -> Finding:
+    """Return msgspec's message about the value at ``pointer`` as a finding in OpenAI's wording."""
+    problem, _, path = str(error).partition(" - at `$")
+    place = pointer + "".join(f"/{name or index}" for name, index in _STEP.findall(path))
     expected = _EXPECTED.match(problem)
     if expected is None:
-        message = f"Invalid value for '{dotted(place)}': {problem[:1].lower()}{problem[1:]}."
+        problem = shortened(f"{problem[:1].lower()}{problem[1:]}".replace("`", ""))
+        message = f"Invalid value for '{dotted(place)}': {problem}."
         return Finding(pointer=place, message=message, code="invalid_value")
-    names = [
-        _JSON_NAMES.get(name.strip(), name.strip()) for name in expected["expected"].split("|")
-    ]
+    names = [_JSON_NAMES.get(name.strip(), name) for name in expected["expected"].split("|")]
     wanted = " or ".join(name for name in names if name != "null")
     if expected["length"]:
         wanted += f" of length {expected['length']}"
     got = _JSON_NAMES.get(expected["got"], expected["got"])
     message = f"Invalid type for '{dotted(place)}': expected {wanted}, but got {got} instead."
     return Finding(pointer=place, message=message, code="invalid_type")
-
-
-def _literals(annotation: Any) -> list[str]:  # noqa: ANN401 - a type form
-    if get_origin(annotation) is Literal:
-        return [str(value) for value in get_args(annotation)]
-    return [name for option in get_args(annotation) for name in _literals(option)]
