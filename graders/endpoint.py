@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from graders import schema
 from graders.building import Builder, Item
-from graders.errors import EndpointGraderReplyError
+from graders.errors import EndpointGraderReplyError, EndpointUnavailableError
 from graders.ports import EndpointCall, EndpointReply
 from graders.sample import Sample, parse_json_text
 from graders.wording import escape, shortened
@@ -27,11 +27,12 @@ _URL = re.compile(r"[^\0-\x20\x7f]+\Z")  # urlsplit drops control characters ins
 def build_request(
     grader: schema.Endpoint, builder: Builder, pointer: str
 ) -> Callable[[Item, Sample], EndpointCall]:
-    """Return what builds the call; an unusable URL, header or rate is recorded in ``builder``."""
+    """Return what builds the call; an unusable URL, header or rate is recorded."""
     builder.needs_whole_item()
     problem = _url_problem(grader.url)
-    if problem:
-        builder.invalid(f"{pointer}/url", f"{problem}.")
+    if problem:  # placeholders are published and must validate (spec §9.4)
+        message = f"this URL cannot be called: {problem}."
+        builder.warning(f"{pointer}/url", message, "unusable_url")
     for name, value in grader.headers.items():
         if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
             place = f"{pointer}/headers/{escape(name)}"
@@ -40,6 +41,9 @@ def build_request(
         builder.invalid(f"{pointer}/rate_limit", "expected more than 0.")
 
     def request(item: Item, sample: Sample) -> EndpointCall:
+        if problem:
+            message = f"the endpoint's URL cannot be called: {problem}"
+            raise EndpointUnavailableError(message, retryable=False)
         return EndpointCall(
             url=grader.url,
             headers=grader.headers,
