@@ -300,7 +300,8 @@ class _Loader:
             identity = f"{definition.name}@{definition.version}"
             digest = pinned.pop(identity, None)
             if digest is None:
-                self._error(lock, f"{identity} is not pinned; add its line.", "unpinned")
+                message = f"{identity} is not pinned; add '{identity} {definition.digest}'."
+                self._error(lock, message, "unpinned")
             elif digest != definition.digest:
                 message = (
                     f"{identity} was changed after its release (pinned {digest}, "

@@ -28,6 +28,7 @@ _JSON_NAMES = {
 _EXPECTED = re.compile(
     r"Expected `(?P<expected>[^`]+)`(?: of length (?P<length>\d+))?, got `?(?P<got>[^`]+?)`?\Z"
 )
+_NAMED_TYPE = re.compile(r"`([^`]+)`")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -61,9 +62,15 @@ def type_message(pointer: str, expected: str, got: JsonValue) -> str:
 def choice_message(pointer: str, got: str, allowed: Sequence[str]) -> str:
     """Return what to say of a value that is none of ``allowed``."""
     quoted = [f"'{name}'" for name in allowed]
-    listed = f"{', '.join(quoted[:-1])}, and {quoted[-1]}" if len(quoted) > 1 else quoted[0]
-    place = dotted(pointer)
-    return f"Invalid value for '{place}': '{shortened(got)}'. Supported values are: {listed}."
+    place, got = dotted(pointer), shortened(got)
+    return f"Invalid value for '{place}': '{got}'. Supported values are: {_listed(quoted)}."
+
+
+def _listed(words: list[str]) -> str:
+    """Return an English enumeration of one word or more."""
+    if len(words) <= 2:  # noqa: PLR2004 - no comma between two
+        return " and ".join(words)
+    return f"{', '.join(words[:-1])}, and {words[-1]}"
 
 
 def _json_name(value: JsonValue) -> str:
@@ -80,7 +87,8 @@ def from_validation(error: msgspec.ValidationError, pointer: str) -> Finding:
     place = pointer + "".join(f"/{name or index}" for name, index in _STEP.findall(path))
     expected = _EXPECTED.match(problem)
     if expected is None:
-        problem = shortened(f"{problem[:1].lower()}{problem[1:]}".replace("`", ""))
+        problem = _NAMED_TYPE.sub(lambda match: _JSON_NAMES.get(match[1], match[1]), problem)
+        problem = shortened(f"{problem[:1].lower()}{problem[1:]}")
         message = f"Invalid value for '{dotted(place)}': {problem}."
         return Finding(pointer=place, message=message, code="invalid_value")
     names = [_JSON_NAMES.get(name.strip(), name) for name in expected["expected"].split("|")]
