@@ -72,7 +72,7 @@ class LeanRequest(Request[Any, Any, State]):
         handler: Any = self.scope["route_handler"]
         decoder = _decoders.get(handler)
         if decoder is None:
-            annotation = handler.parsed_fn_signature.parameters["data"].raw
+            annotation = handler.parsed_fn_signature.parameters["data"].annotation
             decoder = _decoders[handler] = msgspec.json.Decoder(annotation)
         return decode(decoder, await self.body())
 

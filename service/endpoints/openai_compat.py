@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from litestar import Router, post
+from litestar.params import JSONBody
 
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
 from graders.sample import Sample
@@ -26,7 +27,7 @@ _NO_ERRORS = {profile: flags() for profile, flags in _FLAGS.items()}
 
 
 @post("/graders/run", status_code=200, operation_id="runGrader", summary="Run a grader")
-async def run(request: LeanRequest, data: RunRequest) -> RunResponse:
+async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     """Grade ``model_sample`` with the posted grader."""
     services: Services = request.app.state.services
     grader = services.adhoc.compile(bytes(data.grader), "run")
@@ -40,7 +41,7 @@ async def run(request: LeanRequest, data: RunRequest) -> RunResponse:
 @post(
     "/graders/validate", status_code=200, operation_id="validateGrader", summary="Validate a grader"
 )
-async def validate(request: LeanRequest, data: ValidateRequest) -> ValidateResponse:
+async def validate(request: LeanRequest, data: JSONBody[ValidateRequest]) -> ValidateResponse:
     """Return the posted grader as understood, its name filled in, or why it is none."""
     services: Services = request.app.state.services
     grader = services.adhoc.compile(bytes(data.grader), "validate")

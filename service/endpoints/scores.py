@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from litestar import Router, post
 from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from graders.grade import ErrorFlags, error_flags
 from graders.registry import Definition
@@ -52,7 +52,7 @@ async def score(
     request: LeanRequest,
     name: Name,
     version: Version,
-    data: ScoreRequest,
+    data: JSONBody[ScoreRequest],
     debug: Debug = False,  # noqa: FBT002 - a query parameter
 ) -> ScoreResponse:
     """Return the reward of one sample, or 503 when something outside could not be asked."""
