@@ -17,6 +17,7 @@ import msgspec
 from graders import registry
 from graders.building import Options
 from graders.engine import CompiledGrader, Purpose, compile_grader
+from graders.errors import DefinitionError, Finding
 from graders.registry import BrokenDefinitionsError, Definition, Registry
 from service.logs import event
 from service.metrics import GradeCounter, Metrics
@@ -169,14 +170,29 @@ class AdHocGraders:
             DefinitionError: It is none; with every finding.
         """
         if purpose != "run":
-            return compile_grader(msgspec.json.decode(raw), self._options, purpose=purpose)
+            return compile_grader(_document(raw), self._options, purpose=purpose)
         known = self._compiled.get(raw)
         if known is not None:
             self._compiled.move_to_end(raw)
             return known
-        grader = compile_grader(msgspec.json.decode(raw), self._options, purpose=purpose)
+        grader = compile_grader(_document(raw), self._options, purpose=purpose)
         if self._entries and len(raw) <= _MAX_CACHED_GRADER_BYTES:
             self._compiled[raw] = grader
             if len(self._compiled) > self._entries:
                 self._compiled.popitem(last=False)
         return grader
+
+
+def _document(raw: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Return a posted grader as JSON; `msgspec.Raw` was only skipped over until now.
+
+    Raises:
+        DefinitionError: It is not UTF-8, or holds numbers that nothing can keep.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"The grader cannot be read: {error}."
+        raise DefinitionError(
+            [Finding(pointer="", message=message, code="invalid_json")]
+        ) from error

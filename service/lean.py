@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
-from litestar.exceptions import SerializationException
+from litestar.exceptions import ClientException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.response.base import ASGIResponse
 from litestar.types import Empty, Receive, Scope, Send
@@ -67,7 +67,7 @@ class LeanRequest(Request[Any, Any, State]):
         """Return the body as the handler's ``data`` type.
 
         Raises:
-            SerializationException: The body is not JSON of that shape; the message names the place.
+            ClientException: The body is not JSON of that shape; the message names the place.
         """
         handler: Any = self.scope["route_handler"]
         decoder = _decoders.get(handler)
@@ -81,14 +81,14 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN
     """Return ``body`` decoded; every way in which it cannot be is one exception.
 
     Raises:
-        SerializationException: Not JSON, not UTF-8, nested too deeply, or of another shape.
+        ClientException: Not JSON, not UTF-8, nested too deeply, or of another shape.
     """
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SerializationException(str(error)) from error
+        raise ClientException(str(error)) from error
     except RecursionError as error:
-        raise SerializationException("JSON is nested too deeply") from error
+        raise ClientException("JSON is nested too deeply") from error
 
 
 class LeanResponse(Response[Any]):

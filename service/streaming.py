@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from litestar.exceptions import SerializationException
+from litestar.exceptions import ClientException
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
@@ -179,7 +179,7 @@ class Stream(ASGIResponse):
         try:
             row = decode(self._decoder, line)
             return row.item, sample_of(row)
-        except SerializationException as error:
+        except ClientException as error:
             return self._grader.unreadable(error.detail, index)
         except RowError as error:
             return self._grader.unreadable(str(error), index)

@@ -25,6 +25,12 @@ from service.wire import (
 _Request = Request[Any, Any, Any]
 
 
+class _Hyperparameters(
+    Hyperparameters, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Refuses what would be lost: a misspelt hyperparameter."""
+
+
 def _services(request: _Request) -> Services:
     services: Services = request.app.state.services
     return services
@@ -152,8 +158,8 @@ def _job(  # noqa: PLR0913, PLR0917 - the query parameters of a job
     if model is None or training_file is None or validation_file is None:
         return None
     try:
-        settings = msgspec.json.decode(hyperparameters or "{}", type=Hyperparameters)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        settings = msgspec.json.decode(hyperparameters or "{}", type=_Hyperparameters)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise ClientException(f"hyperparameters: {error}") from error
     return Job(
         model=model,
