@@ -150,7 +150,13 @@ def test_deviations_of_other_types_are_not_put_right() -> None:
 
 
 def test_null_is_as_good_as_absent_where_a_field_is_optional() -> None:
-    raw: dict[str, Any] = {**SCORE_MODEL, "input": [], "name": None, "range": None, "sampling_params": None}
+    raw: dict[str, Any] = {
+        **SCORE_MODEL,
+        "input": [],
+        "name": None,
+        "range": None,
+        "sampling_params": None,
+    }
     assert read(raw).findings == ()
 
 
