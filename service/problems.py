@@ -8,6 +8,7 @@ never out.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from graders.errors import (
     UnknownVersionError,
     UpstreamError,
 )
-from graders.wording import dotted
+from graders.wording import dotted, escape
 from service.lean import ClientGoneError, LeanResponse
 from service.wire import OpenAIError, OpenAIErrorResponse, Problem
 
@@ -75,8 +76,14 @@ _HTTP_TITLES = {
     404: ("not-found", "No such resource"),
     405: ("method-not-allowed", "This resource does not take this method"),
     413: ("too-large", "The request is too large"),
+    414: ("path-too-long", "The path is too long"),
     415: ("unsupported-media-type", "This content type is not taken"),
     429: ("overloaded", "Too many calls are waiting"),
+}
+_FIELD = re.compile(r"Object (?P<fault>missing required|contains unknown) field `(?P<name>[^`]*)`")
+_FIELD_FAULTS = {
+    "missing required": ("missing_required_parameter", "Missing required parameter"),
+    "contains unknown": ("unknown_parameter", "Unknown parameter"),
 }
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -125,8 +132,9 @@ def _answer(error: Exception) -> _Answer:
             findings = getattr(error, "findings", ())
             details = getattr(error, "details", None) or str(error)
             if findings:
+                worst = next((f for f in findings if f.severity == "error"), findings[0])
                 plural = "s" if len(findings) > 1 else ""
-                details = f"{len(findings)} finding{plural}: {findings[0].message}"
+                details = f"{len(findings)} finding{plural}: {worst.message}"
             return _Answer(
                 status=status,
                 kind=slug,
@@ -139,12 +147,13 @@ def _answer(error: Exception) -> _Answer:
     if isinstance(error, HTTPException) and error.status_code < 500:  # noqa: PLR2004 - client errors
         status = error.status_code
         slug, title = _HTTP_TITLES.get(status, ("bad-request", "The request cannot be used"))
+        findings = _findings(error)
         return _Answer(
             status=status,
             kind=slug,
             title=title,
-            detail=error.detail,
-            findings=_findings(error),
+            detail="; ".join(f.message for f in findings) if error.extra else error.detail,
+            findings=findings,
             headers=error.headers or {},
         )
     return _Answer(
@@ -156,25 +165,32 @@ def _answer(error: Exception) -> _Answer:
 
 
 def _findings(error: HTTPException) -> tuple[Finding, ...]:
-    """Return where a request's JSON is wrong, as pointers."""
-    text, found, path = error.detail.rpartition(" - at `")
-    if found:
-        pointer = _pointer(path.rstrip("`"))
-        return (Finding(pointer=pointer, message=text, code="invalid_request"),)
-    extra = error.extra if isinstance(error.extra, list) else []
-    return tuple(
-        Finding(
-            pointer=f"/{entry.get('key', '')}", message=entry["message"], code="invalid_parameter"
-        )
-        for entry in extra
-        if isinstance(entry, dict) and "message" in entry
-    )
+    """Return where a request is wrong, as pointers."""
+    if error.extra:
+        return tuple(_parameter(entry) for entry in error.extra if isinstance(entry, dict))
+    text, _, path = error.detail.partition(" - at `")
+    pointer = _pointer(path.rstrip("`"))
+    field = _FIELD.match(text)
+    if field is not None:
+        pointer = f"{pointer}/{escape(field['name'])}"
+        code, wording = _FIELD_FAULTS[field["fault"]]
+        return (Finding(pointer=pointer, message=f"{wording}: '{dotted(pointer)}'.", code=code),)
+    return (Finding(pointer=pointer, message=text, code="invalid_request"),) if path else ()
+
+
+def _parameter(entry: dict[str, Any]) -> Finding:
+    """Return what Litestar found wrong with one parameter, or with there being no body."""
+    if entry.get("source") == "body":
+        return Finding(pointer="", message="the body is empty", code="invalid_request")
+    key = entry.get("key", "")
+    message = f"{key}: {entry.get('message')}"
+    return Finding(pointer=f"/{key}", message=message, code="invalid_parameter")
 
 
 def _pointer(path: str) -> str:
-    """Return msgspec's ``$.rows[3].item`` as ``/rows/3/item``."""
-    steps = path.removeprefix("key in ").removeprefix("$").replace("[", ".").replace("]", "")
-    return steps.replace(".", "/")
+    """Return msgspec's ``$.rows[3].item`` as ``/rows/3/item``, and up to where it knows the key."""
+    known = path.removeprefix("key in ").removeprefix("$").partition("[...]")[0]
+    return known.replace("[", ".").replace("]", "").replace(".", "/")
 
 
 def _response(scope: Any, answer: _Answer) -> ASGIResponse:  # noqa: ANN401 - ASGI
