@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
 from service.logs import AccessLine, AccessLog
@@ -24,6 +25,7 @@ from service.problems import denied
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _FLUSH_LINES = 256
+_MAX_PATH_CHARS = 2048  # routing remembers the last paths
 _UNROUTED = "(none)"
 
 # First match decides; None is open to everybody. Everything unlisted needs any key at all.
@@ -91,7 +93,11 @@ class Edge:
             await send(message)
 
         scope["request_id"] = request_id
-        key, refusal = self._admit(scope["path"], secret)
+        path: str = scope["path"]
+        if "//" in path or path[:1] != "/":
+            # keys must be checked on the very path that the router will see
+            path = scope["path"] = normalize_path(path)
+        key, refusal = self._admit(path, secret)
         scope["api_key"] = key
         self._in_flight += 1
         try:
@@ -119,8 +125,10 @@ class Edge:
 
     def _admit(self, path: str, secret: bytes | None) -> tuple[Key | None, tuple[int, str] | None]:
         """Return the caller's key, and why the call is refused if it is."""
+        if len(path) > _MAX_PATH_CHARS:
+            return None, (414, f"the path is longer than {_MAX_PATH_CHARS} characters")
         ring = self._keys.ring
-        if not len(ring):
+        if ring.is_open:
             return None, None
         needed: str | None = ""
         for prefix, scope in _SCOPES:
