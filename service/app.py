@@ -57,7 +57,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         StartError: The service would be open to the network without keys.
     """
     keys = KeySource(settings.api_key, settings.api_keys_file)
-    if settings.host not in _LOOPBACK and not len(keys.ring) and not settings.allow_unauthenticated:
+    if settings.host not in _LOOPBACK and keys.ring.is_open and not settings.allow_unauthenticated:
         raise StartError(
             f"refusing to listen on {settings.host} without any API key: set GRADEKEEPER_API_KEY "
             "or GRADEKEEPER_API_KEYS_FILE, or GRADEKEEPER_ALLOW_UNAUTHENTICATED=true if a proxy "

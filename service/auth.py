@@ -1,8 +1,9 @@
 """Who may call what: keys with scopes, kept as hashes and looked up by hash.
 
 A presented key is hashed and its digest looked up, so that no comparison ever depends on how much
-of a secret was guessed right. Without any key every caller may do everything (the service then
-listens on loopback only, unless the operator insists).
+of a secret was guessed right. Where neither a key nor a keys file is configured, every caller may
+do everything (the service then listens on loopback only, unless the operator insists); a keys file
+without keys lets nobody in.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keyring:
-    """The keys in force; an empty ring lets everybody in."""
+    """The keys in force.
 
-    def __init__(self, keys: tuple[Key, ...] = ()) -> None:
+    Attributes:
+        is_open: Whether everybody may do everything: only where no key was ever asked for.
+    """
+
+    def __init__(self, keys: tuple[Key, ...] = (), *, is_open: bool = False) -> None:
         """Index the keys by the hash of their secret."""
         self._by_hash = {bytes.fromhex(key.sha256): key for key in keys}
+        self.is_open = is_open
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -67,7 +73,7 @@ class KeySource:
         self._file = Path(file) if file else None
         self._own = (_own_key(api_key),) if api_key else ()
         self._stamp: tuple[int, int, int] | None = None
-        self.ring = Keyring(self._own)
+        self.ring = Keyring(self._own, is_open=not self._own and self._file is None)
         self.refresh()
 
     def refresh(self) -> bool:
