@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from graders.asking import NOT_AVAILABLE
-from graders.errors import Finding, OverloadedError, UpstreamError
+from graders.errors import BudgetExceededError, Finding, OverloadedError, UpstreamError
 from graders.errors import RowError as UnreadableRowError
 from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
@@ -29,6 +29,11 @@ from service.wire import RowError, RowResult, ScoreRequest, Summary
 _BLOCK_S = 0.004  # how long grading may keep the event loop
 _MAX_BLOCK_ROWS = 512
 _MAX_KNOWN_ROWS = 64  # rows that differ in nothing but the reward are made once for each reward
+
+_TOO_MANY: dict[str, type[UpstreamError]] = {
+    kind.code: kind for kind in (BudgetExceededError, OverloadedError)
+}
+_SUM_SCALE = 2.0**-64  # exact, and keeps the sum of the largest rewards finite
 
 T = TypeVar("T")
 Row = tuple[dict[str, Any], Sample]
@@ -72,14 +77,14 @@ def raise_upstream(grade: Grade) -> None:
     """Raise what a single call answers when something outside failed, so that nobody takes its 0.0.
 
     Raises:
-        NotAvailableError, OverloadedError, UpstreamError: As the failure says.
+        NotAvailableError, BudgetExceededError, OverloadedError, UpstreamError: As the failure says.
     """
     failure = grade.upstream_failure
     if failure is None:
         return
     if failure.kind == NOT_AVAILABLE:
         raise NotAvailableError(failure.message)
-    kind = OverloadedError if failure.code == OverloadedError.code else UpstreamError
+    kind = _TOO_MANY.get(failure.code, UpstreamError)
     raise kind(failure.message, retryable=failure.retryable, retry_after_s=failure.retry_after_s)
 
 
@@ -129,7 +134,7 @@ class RowGrader:
             ok=self.ok,
             failed=self.rows - self.ok,
             passed=self.passed,
-            mean_reward=self._sum / self.ok if self.ok else None,
+            mean_reward=self._sum / self.ok / _SUM_SCALE if self.ok else None,
         )
 
     def close(self) -> None:
@@ -188,7 +193,7 @@ class RowGrader:
                 self._counter.failure(failure.code)
             return self._row(grade)
         self.ok += 1
-        self._sum += reward
+        self._sum += reward * _SUM_SCALE
         plain = not (grade.sub_rewards or grade.judgements or grade.diagnostics)
         row = self._known.get(reward) if plain else None
         if row is None:
