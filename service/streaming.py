@@ -113,7 +113,8 @@ class Lines:
             *lines, self._rest = (self._rest + await self._chunk()).split(b"\n")
             if len(self._rest) > self._max:
                 lines.append(self._rest[: self._max + 1])
-                self._rest = await self._after_line()
+                *more, self._rest = (await self._after_line()).split(b"\n")
+                lines += more
             if self._ended.is_set():
                 lines.append(self._rest)
             lines = [line for line in lines if line.strip()]
@@ -226,7 +227,10 @@ class Stream(ASGIResponse):
                     index += 1
                     await outbox.room()
 
+        gone = False
         try:
             await self._grader.each(rows(), emit)
-        except* ClientGoneError:
-            raise ClientGoneError from None
+        except* ClientGoneError:  # raised from here, it would be wrapped in a group again
+            gone = True
+        if gone:
+            raise ClientGoneError
