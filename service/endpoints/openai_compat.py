@@ -16,7 +16,7 @@ from litestar.params import JSONBody
 
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
 from graders.sample import Sample
-from service.grading import total_usage
+from service.grading import total_usage, unless_gone
 from service.lean import LeanRequest, LeanResponse
 from service.services import Services
 from service.wire import RunMetadata, RunRequest, RunResponse, ValidateRequest, ValidateResponse
@@ -32,7 +32,12 @@ async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     services: Services = request.app.state.services
     grader = services.adhoc.compile(bytes(data.grader), "run")
     started = time.perf_counter()
-    grade = await grader.grade(data.item or {}, Sample(data.model_sample), services.ports)
+    item, sample = data.item or {}, Sample(data.model_sample)
+    if grader.is_pure:
+        grade = grader.grade_now(item, sample)
+    else:
+        asked = grader.grade(item, sample, services.ports)
+        grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
     name = grader.grader.name or _generated_name()
     return answer(grade, name, grader.type, seconds, services.settings.response_profile)
