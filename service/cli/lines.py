@@ -1,0 +1,65 @@
+"""One line of scores: what a row got, or why it got nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from graders.grade import TokenUsage
+from service.cli.rows import Row
+from service.wire import RowError
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The score of one row; read together with `RowResult`, whose fields it has.
+
+    Attributes:
+        row: Zero-based position in the data; blank lines are not counted.
+        signature: How this reward was made, judges included.
+        run: Identifies grader, data and options, so that a second run knows whose scores these are.
+    """
+
+    row: int
+    reward: float
+    ok: bool
+    passed: bool
+    error: RowError | None = None
+    sub_rewards: dict[str, float] | None = None
+    usage: dict[str, TokenUsage] | None = None
+    diagnostics: dict[str, Any] | None = None
+    signature: str
+    run: str = ""
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether asking again could give this row a reward."""
+        return self.error is not None and self.error.retryable
+
+
+Emit: TypeAlias = Callable[[list[Line]], None]
+
+
+class Scorer(Protocol):
+    """Scores rows, here or elsewhere.
+
+    Attributes:
+        signature: How rewards are made, without the judges that answer.
+    """
+
+    signature: str
+
+    async def score(self, rows: Iterator[Row], emit: Emit) -> None:
+        """Emit a line for every row, in any order.
+
+        Raises:
+            CommandError: No row of this run can be scored.
+        """
+        ...
+
+
+def failed(row: int, code: str, message: str, signature: str) -> Line:
+    """Return the line of a row that was not graded."""
+    error = RowError(code=code, message=message)
+    return Line(row=row, reward=0.0, ok=False, passed=False, error=error, signature=signature)

@@ -1,0 +1,157 @@
+"""What a file of scores says as a whole."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from service.cli.lines import Line
+
+_BINS = 10
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class ScoreSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts and distribution; rewards are those of the rows that are ``ok``.
+
+    Attributes:
+        failed: Rows by the code of their failure.
+        retryable: Failed rows that ``--retry-failed`` would score again.
+        pass_rate: Of the rows that are ``ok``; null when there is none.
+        deciles: Least reward, the nine deciles (interpolated), greatest reward; empty without any.
+        histogram: ``[from, to, rows]``; the last bin includes its end, and equal ends mean a value.
+    """
+
+    rows: int
+    ok: int
+    failed: dict[str, int]
+    retryable: int
+    passed: int
+    pass_rate: float | None
+    mean: float | None
+    deciles: list[float]
+    histogram: list[tuple[float, float, int]]
+
+
+def summarize(lines: Iterable[Line]) -> ScoreSummary:
+    """Return the summary of ``lines``."""
+    rewards = array("d")
+    failed: Counter[str] = Counter()
+    retryable = passed = 0
+    for line in lines:
+        if line.ok:
+            rewards.append(line.reward)
+            passed += line.passed
+        else:
+            failed[line.error.code if line.error else "unknown"] += 1
+            retryable += line.is_retryable
+    ordered = sorted(rewards)
+    ok = len(ordered)
+    return ScoreSummary(
+        rows=ok + failed.total(),
+        ok=ok,
+        failed=dict(failed.most_common()),
+        retryable=retryable,
+        passed=passed,
+        pass_rate=passed / ok if ok else None,
+        mean=_mean(ordered) if ok else None,
+        deciles=[_quantile(ordered, tenth / 10) for tenth in range(11)] if ok else [],
+        histogram=_histogram(ordered),
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    share_above = position - below
+    if ordered[below] == ordered[above]:
+        return ordered[below]
+    return ordered[below] * (1 - share_above) + ordered[above] * share_above
+
+
+def _mean(ordered: Sequence[float]) -> float:
+    try:
+        return math.fsum(ordered) / len(ordered)
+    except OverflowError:
+        return math.fsum(value / len(ordered) for value in ordered)
+
+
+def _histogram(ordered: Sequence[float]) -> list[tuple[float, float, int]]:
+    """Return a bar a value where there are few values, else ten equal bins."""
+    values = Counter(ordered)
+    if len(values) <= _BINS:
+        return [(value, value, rows) for value, rows in values.items()]
+    low, high = ordered[0], ordered[-1]
+    if low >= 0.0 and high <= 1.0:
+        low, high = 0.0, 1.0
+    edges = [low * (1 - step / _BINS) + high * step / _BINS for step in range(_BINS)] + [high]
+    half = high / 2 - low / 2  # the whole may be beyond the largest float
+    counts = [0] * _BINS
+    for value, rows in values.items():
+        step = math.floor((value / 2 - low / 2) / half * _BINS)
+        counts[min(step, _BINS - 1)] += rows
+    return [(start, end, rows) for (start, end), rows in zip(pairwise(edges), counts, strict=True)]
+
+
+def render(summary: ScoreSummary) -> list[str]:
+    """Return the lines that show ``summary`` in a terminal."""
+    codes = ", ".join(f"{code} {rows}" for code, rows in summary.failed.items())
+    lines = [
+        f"rows     {summary.rows}",
+        f"ok       {summary.ok}",
+        f"failed   {summary.rows - summary.ok}{f'  ({codes})' if codes else ''}",
+    ]
+    if summary.retryable:
+        lines.append(f"         {summary.retryable} of them may work with --retry-failed")
+    if summary.mean is None or summary.pass_rate is None:
+        return lines
+    deciles = " ".join(f"{value:.4g}" for value in summary.deciles)
+    return [
+        *lines,
+        f"passed   {summary.passed}  ({summary.pass_rate:.1%} of the ok rows)",
+        f"mean     {summary.mean:.6g}",
+        f"deciles  {deciles}",
+        "",
+        *_bars(summary.histogram),
+    ]
+
+
+def _bars(histogram: list[tuple[float, float, int]]) -> list[str]:
+    labels = [
+        f"{start:.4g}" if start == end else f"{start:.4g} to {end:.4g}"
+        for start, end, _ in histogram
+    ]
+    counts = [str(rows) for *_, rows in histogram]
+    label_width, count_width = max(map(len, labels)), max(map(len, counts))
+    room = max(10, shutil.get_terminal_size().columns - label_width - count_width - 4)
+    most = max(rows for *_, rows in histogram)
+    return [
+        f"{label:>{label_width}} {_bar(rows / most, room)} {count:>{count_width}}"
+        for label, count, (*_, rows) in zip(labels, counts, histogram, strict=True)
+    ]
+
+
+def _bar(share: float, room: int) -> str:
+    """Return a bar of ``share`` of the room; anything above zero is visible."""
+    eighths = max(round(share * room * 8), 1 if share else 0)
+    if _can_write(_EIGHTHS):
+        bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+    else:
+        bar = "#" * math.ceil(eighths / 8)
+    return bar.ljust(room)
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
