@@ -7,6 +7,7 @@ does not list is left out with a note, and what a target refuses altogether rais
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -118,7 +119,7 @@ def export(
         UncarriedError: The target refuses this grader, or ``job`` is missing for its form.
     """
     writer = _Writer(grader, target, form)
-    body = writer.grader(grader.document, "")
+    body = writer.grader(copy.deepcopy(grader.document), "")
     refused = writer.refused + (
         ["the form 'job' needs model and files"] if form == "job" and job is None else []
     )
