@@ -11,11 +11,10 @@ import itertools
 import re
 import secrets
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
@@ -30,26 +29,14 @@ _UNROUTED = "(none)"
 
 # First match decides; None is open to everybody. Everything unlisted needs any key at all.
 _SCOPES: tuple[tuple[str, str | None], ...] = (
+    ("/v1/graders", "score"),
+    ("/v1/fine_tuning/", "run"),
+    ("/openai/v1/fine_tuning/", "run"),
     ("/healthz", None),
     ("/readyz", None),
     ("/schema", None),
     ("/metrics", "metrics"),
-    ("/v1/fine_tuning/", "run"),
-    ("/openai/v1/fine_tuning/", "run"),
-    ("/v1/graders", "score"),
 )
-
-
-class Observed(msgspec.Struct, frozen=True):
-    """One answered request, until the next flush."""
-
-    request_id: str
-    method: str
-    route: str
-    status: int
-    seconds: float
-    key: str | None
-    client: str | None
 
 
 class Edge:
@@ -70,7 +57,7 @@ class Edge:
         self._log = access_log
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(6)
-        self._observed: list[Observed] = []
+        self._lines: list[AccessLine] = []  # of the requests since the last flush
         self._in_flight = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
@@ -109,18 +96,21 @@ class Edge:
         finally:
             self._in_flight -= 1
             client = scope.get("client")
-            self._observed.append(
-                Observed(
-                    request_id.decode(),
-                    scope["method"],
-                    scope.get("path_template") or _UNROUTED,
-                    status,
-                    time.perf_counter() - started,
-                    key.name if key else None,
-                    client[0] if client else None,
+            self._lines.append(
+                AccessLine(
+                    time=round(time.time(), 3),
+                    level="info",
+                    event="request",
+                    request_id=request_id.decode(),
+                    method=scope["method"],
+                    route=scope.get("path_template") or _UNROUTED,
+                    status=status,
+                    seconds=round(time.perf_counter() - started, 6),
+                    key=key.name if key else None,
+                    client=client[0] if client else None,
                 )
             )
-            if len(self._observed) >= _FLUSH_LINES:
+            if len(self._lines) >= _FLUSH_LINES:
                 self.flush()
 
     def _admit(self, path: str, secret: bytes | None) -> tuple[Key | None, tuple[int, str] | None]:
@@ -147,31 +137,16 @@ class Edge:
     def flush(self) -> None:
         """Count and log everything observed since the last time."""
         self._metrics.in_flight.set(self._in_flight)
-        observed, self._observed = self._observed, []
-        counts: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        for seen in observed:
-            counts[seen.method, seen.route, seen.status] += 1
-            self._metrics.request_seconds.labels(seen.route).observe(seen.seconds)
-        for (method, route, status), number in counts.items():
+        lines, self._lines = self._lines, []
+        answered = Counter((line.method, line.route, line.status) for line in lines)
+        for (method, route, status), number in answered.items():
             self._metrics.requests.labels(method, route, str(status)).inc(number)
+        series = self._metrics.request_seconds
+        observe = {route: series.labels(route).observe for route in {line.route for line in lines}}
+        for line in lines:
+            observe[line.route](line.seconds)
         if self._log is not None:
-            now = time.time()
-            for seen in observed:
-                self._log.add(
-                    AccessLine(
-                        time=round(now, 3),
-                        level="info",
-                        event="request",
-                        request_id=seen.request_id,
-                        method=seen.method,
-                        route=seen.route,
-                        status=seen.status,
-                        seconds=round(seen.seconds, 6),
-                        key=seen.key,
-                        client=seen.client,
-                    )
-                )
-            self._log.flush()
+            self._log.write(lines)
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ _ENCODER = msgspec.json.Encoder()
 _EXTRA = "fields"
 
 
-class AccessLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What is logged of one request."""
 
     time: float
@@ -73,21 +73,15 @@ def event(logger: logging.Logger, level: int, message: str, fields: Mapping[str,
 
 
 class AccessLog:
-    """Collects access lines; `flush` writes them in one go."""
+    """Writes access lines, many at a time."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         """Write through ``write``."""
         self._write = write
-        self._lines: list[AccessLine] = []
 
-    def add(self, line: AccessLine) -> None:
-        """Remember ``line`` until the next flush."""
-        self._lines.append(line)
-
-    def flush(self) -> None:
-        """Write everything remembered."""
-        if self._lines:
-            lines, self._lines = self._lines, []
+    def write(self, lines: Sequence[AccessLine]) -> None:
+        """Write ``lines`` in one go."""
+        if lines:
             self._write(_ENCODER.encode_lines(lines))
 
 
