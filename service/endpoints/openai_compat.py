@@ -17,7 +17,7 @@ from litestar.params import JSONBody
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
 from graders.sample import Sample
 from service.grading import total_usage, unless_gone
-from service.lean import LeanRequest, LeanResponse
+from service.lean import LeanRequest, LeanResponse, direct
 from service.services import Services
 from service.wire import RunMetadata, RunRequest, RunResponse, ValidateRequest, ValidateResponse
 
@@ -26,7 +26,13 @@ _FLAGS: dict[str, type[Any]] = {"live": ErrorFlags, "schema": SchemaErrorFlags}
 _NO_ERRORS = {profile: flags() for profile, flags in _FLAGS.items()}
 
 
-@post("/graders/run", status_code=200, operation_id="runGrader", summary="Run a grader")
+@post(
+    "/graders/run",
+    middleware=[direct],
+    status_code=200,
+    operation_id="runGrader",
+    summary="Run a grader",
+)
 async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     """Grade ``model_sample`` with the posted grader."""
     services: Services = request.app.state.services

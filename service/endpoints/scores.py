@@ -9,6 +9,7 @@ from litestar import Router, post
 from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, Parameter
+from msgspec import UNSET
 
 from graders.grade import ErrorFlags, error_flags
 from graders.registry import Definition
@@ -22,7 +23,7 @@ from service.grading import (
     sample_of,
     unless_gone,
 )
-from service.lean import LeanRequest, LeanResponse, decode
+from service.lean import LeanRequest, LeanResponse, decode, direct
 from service.services import Services
 from service.streaming import NDJSON, Stream
 from service.wire import BatchRequest, BatchResponse, ScoreRequest, ScoreResponse
@@ -47,7 +48,13 @@ def reference(definition: Definition) -> dict[str, Any]:
     }
 
 
-@post("/score", status_code=200, operation_id="score", summary="Score one sample")
+@post(
+    "/score",
+    middleware=[direct],
+    status_code=200,
+    operation_id="score",
+    summary="Score one sample",
+)
 async def score(
     request: LeanRequest,
     name: Name,
@@ -69,15 +76,17 @@ async def score(
     seconds = time.perf_counter() - started
     counter = services.definitions.counter(definition)
     counter.count(outcome(grade))
-    for failure in grade.failures:
-        counter.failure(failure.code)
-    raise_upstream(grade)
-    fields = reference(definition)
-    fields["signature"] = grade.signature(definition.signature)
-    if debug:
-        fields["diagnostics"] = grade.diagnostics
+    if grade.failures:
+        for failure in grade.failures:
+            counter.failure(failure.code)
+        raise_upstream(grade)
     return ScoreResponse(
-        **fields,
+        grader=definition.name,
+        version=definition.version,
+        digest=definition.digest,
+        signature=grade.signature(definition.signature),
+        pass_threshold=grader.threshold,
+        threshold_source=grader.threshold_source,
         reward=grade.reward,
         ok=grade.ok,
         passed=grade.ok and grade.reward >= grader.threshold,
@@ -87,6 +96,7 @@ async def score(
         execution_time=seconds,
         token_usage=grade.usage,
         sampled_model_name=grade.sampled_model_name,
+        diagnostics=grade.diagnostics if debug else UNSET,
     )
 
 
@@ -121,7 +131,7 @@ async def score_batch(
         debug=debug,
         concurrency=settings.max_concurrent_rows,
     )
-    if request.headers.get("content-type", "").startswith(NDJSON):
+    if request.headers.get("content-type", "").lower().startswith(NDJSON):
         stream = Stream(
             grader=grader,
             decoder=decoders.row,
