@@ -67,6 +67,12 @@ class Outbox:
         self._task.cancel()
 
     async def _run(self) -> None:
+        try:
+            await self._sending()
+        finally:
+            self._progress.set()
+
+    async def _sending(self) -> None:
         while self._parts or not self._closed:
             if not self._parts:
                 self._work.clear()
