@@ -166,10 +166,16 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(app_settings: Settings, ports: Ports | None = None) -> Iterator[Live]:
-    """Serve on a free port, from a thread, with the event loop and parser that ``serve`` uses."""
+def serving(
+    app_settings: Settings, ports: Ports | None = None, *, socket_bytes: int | None = None
+) -> Iterator[Live]:
+    """Serve on a free port, from a thread, with the event loop and parser that ``serve`` uses.
+
+    ``socket_bytes`` bounds what the kernel buffers, for tests of slow readers.
+    """
     app = create_app(app_settings, ports=ports)
     listener = socket.create_server(("127.0.0.1", 0))
+    shrink(listener, socket_bytes)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -190,6 +196,13 @@ def serving(app_settings: Settings, ports: Ports | None = None) -> Iterator[Live
         server.should_exit = True
         thread.join(15)
         listener.close()
+
+
+def shrink(endpoint: socket.socket, socket_bytes: int | None) -> None:
+    """Bound what the kernel buffers for ``endpoint`` in either direction."""
+    if socket_bytes is not None:
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_bytes)
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, socket_bytes)
 
 
 def wait_until(holds: Any, timeout_s: float = 10.0) -> None:
