@@ -18,19 +18,16 @@ def build(
     grader: schema.Multi, builder: Builder, pointer: str
 ) -> Callable[[Mapping[str, float]], float]:
     """Return the compiled ``calculate_output``; syntax errors and unknown names are recorded."""
+    never_called = compile_formula("0", ()).evaluate  # where the definition is refused
     if not grader.graders:  # reported by whoever read the definition
-        return _unusable
+        return never_called
     try:
         formula = compile_formula(grader.calculate_output, grader.graders)
     except FormulaSyntaxError as error:
         builder.error(f"{pointer}/calculate_output", str(error), "invalid_formula")
-        return _unusable
+        return never_called
     unused = [key for key in grader.graders if key not in formula.variables]
     for key in unused:
         message = f"'{key}' is graded but calculate_output does not use it."
         builder.warning(f"{pointer}/graders", message, "unused_grader")
     return formula.evaluate
-
-
-def _unusable(_values: Mapping[str, float]) -> float:
-    return 0.0  # never called: the definition is refused

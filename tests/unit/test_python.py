@@ -170,12 +170,13 @@ class TestSource:
             "def grade(sample, item)\n    return 1",
             "    def grade(s, i): return 1",
             "x = '\0'",
+            "x = '\ud800'",
             "nonlocal grade",
             "def f(a, a): pass",
             "(" * 300 + ")" * 300,
             "x = " + "1" * 5000,
         ],
-        ids=range(7),
+        ids=range(8),
     )
     def test_source_that_does_not_compile_is_an_error(self, source: str) -> None:
         assert found(source) == ["invalid_source"]
