@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -237,3 +240,74 @@ def metric(text: str, series: str) -> float:
         if line.startswith(f"{series} "):
             return float(line.rpartition(" ")[2])
     return 0.0
+
+
+_SERVE = """
+import socket, sys, uvicorn
+from service.app import app_from_environment
+config = uvicorn.Config(app_from_environment, factory=True, loop="uvloop", http="httptools",
+                        ws="none", lifespan="on", log_config=None, access_log=False,
+                        timeout_graceful_shutdown=10)
+uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+"""
+
+
+class Child:
+    """The service in a process of its own.
+
+    Attributes:
+        process: The process.
+        url: Where it listens.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self._log = log
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what it has logged."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def logged(self, event: str) -> bool:
+        """Return whether it has logged ``event``."""
+        return any(line["event"] == event for line in self.events())
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit status."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+@contextlib.contextmanager
+def running(directory: Path, log: Path, **environment: str) -> Iterator[Child]:
+    """Run the service in a process of its own, by its environment variables."""
+    variables = {
+        "GRADEKEEPER_DEFINITIONS": str(directory),
+        "GRADEKEEPER_BUNDLED_DEFINITIONS": "false",
+        **environment,
+    }
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, str(listener.fileno())],
+            env={**os.environ, **variables},
+            pass_fds=[listener.fileno()],
+            stderr=stderr,
+        )
+        child = Child(process, f"http://127.0.0.1:{listener.getsockname()[1]}", log)
+    try:
+        wait_until(lambda: is_answering(child))
+        yield child
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+def is_answering(child: Child) -> bool:
+    """Return whether the service answers; fail when it has ended."""
+    assert child.process.poll() is None, child.events()
+    try:
+        return httpx.get(f"{child.url}/healthz", timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
