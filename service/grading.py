@@ -122,6 +122,7 @@ class RowGrader:
         self._debug = debug
         self._concurrency = concurrency
         self._known: dict[float, RowResult] = {}
+        self._block = 1  # rows to grade before the next look at the clock
         self._sum = 0.0
         self.rows = 0
         self.ok = 0
@@ -143,18 +144,29 @@ class RowGrader:
 
     async def batch(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return one result a row, in order."""
-        results: list[Any] = [None] * len(rows)
         if not self.is_pure:
-            await self.each(_aiter(enumerate(rows)), results.__setitem__)
-            return results
-        start, size = 0, 1
-        while start < len(rows):
-            began = time.perf_counter()
-            block = rows[start : start + size]
-            results[start : start + size] = self.now(block)
-            start += size
-            size = next_block(size, time.perf_counter() - began)
+            asked: list[Any] = [None] * len(rows)
+            await self.each(_aiter(enumerate(rows)), asked.__setitem__)
+            return asked
+        results: list[RowResult] = []
+        while len(results) < len(rows):
+            results += self.turn(rows[len(results) :])
             await asyncio.sleep(0)
+        return results
+
+    def turn(self, rows: Sequence[Row]) -> list[RowResult]:
+        """Return the results of the first of ``rows``: what one turn of the event loop may take.
+
+        All of a small batch, so that it is graded while it is in the processor's cache; nothing
+        unless the definition is pure.
+        """
+        results: list[RowResult] = []
+        ends = began = time.perf_counter()
+        while self.is_pure and len(results) < len(rows) and ends - began < _BLOCK_S:
+            block = rows[len(results) : len(results) + self._block]
+            results += self.now(block)
+            started, ends = ends, time.perf_counter()
+            self._block = next_block(self._block, ends - started)
         return results
 
     def now(self, rows: Iterable[Row]) -> list[RowResult]:
