@@ -77,7 +77,8 @@ class Server:
         self, method: str, path: str, body: bytes = b"", *, pauses: Sequence[float] | None = None
     ) -> httpx.Response:
         url = f"{self._root}/{self._version}{path}"
-        for pause in [*(PAUSES_S if pauses is None else pauses), None]:
+        left = iter(PAUSES_S if pauses is None else pauses)
+        while True:
             wait: float | None = None
             try:
                 response = await self._client.request(method, url, content=body)
@@ -88,10 +89,10 @@ class Server:
                     return _checked(response)
                 problem = _detail(response)
                 wait = _retry_after(response)
+            pause = next(left, None)
             if pause is None:
                 raise CommandError(f"{url}: {problem}", code=UNREACHABLE)
             await asyncio.sleep(pause if wait is None else wait)
-        raise AssertionError("the last attempt returns or raises")
 
 
 class RemoteScorer:

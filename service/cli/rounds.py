@@ -39,7 +39,7 @@ class Rounds:
         self._pending = 0
         self._pause = 0.0
         self._is_last = False
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     async def run(self) -> None:
         """Score every row; those that still fail retryably after the last round stay failed.
@@ -74,13 +74,14 @@ class Rounds:
             unit_scale=True,
             disable=None,  # off unless standard error is a terminal
         ) as self._bar:
-            for pause in (*PAUSES_S, None):
-                self._is_last = pause is None
-                self._pending, self._pause = 0, pause or 0.0
+            for pause in PAUSES_S:
+                self._pending, self._pause = 0, pause
                 await self._scorer.score(self._unscored(), self._keep)
                 if not self._pending:
                     return
                 await asyncio.sleep(self._pause)
+            self._is_last = True
+            await self._scorer.score(self._unscored(), self._keep)
 
     def _unscored(self) -> Iterator[Row]:
         """Yield the rows to score; those that nobody can read are failed right away."""
@@ -99,5 +100,4 @@ class Rounds:
             asked = [line.error.retry_after_s or 0.0 for line in lines if line.error]
             self._pause = min(max(self._pause, *asked, 0.0), _MAX_PAUSE_S)
         self._journal.add(msgspec.structs.replace(line, run=self._run) for line in final)
-        if self._bar is not None:
-            self._bar.update(len(final))
+        self._bar.update(len(final))

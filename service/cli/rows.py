@@ -257,7 +257,7 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
     text = fields.get(sample_field)
     text = None if text is given else text
     if (text is None) == (given is None):
-        problem = "both are there" if given else "neither is there"
+        problem = "neither is there" if given is None else "both are there"
         raise RowError(f"expected {sample_field} (a string) or sample (an object): {problem}")
     if "item" in fields:
         item = fields["item"]

@@ -1,0 +1,103 @@
+"""The summary of a file of scores."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+
+import pytest
+
+from service.cli.lines import Line
+from service.cli.summary import render, summarize
+from service.wire import RowError
+
+
+def scored(*rewards: float, threshold: float = 0.5) -> list[Line]:
+    return [
+        Line(row=row, reward=reward, ok=True, passed=reward >= threshold, signature="s")
+        for row, reward in enumerate(rewards)
+    ]
+
+
+def unscored(code: str | None, *, retryable: bool = False) -> Line:
+    error = RowError(code=code, message="m", retryable=retryable) if code else None
+    return Line(row=0, reward=0.0, ok=False, passed=False, error=error, signature="s")
+
+
+def test_counts_mean_and_pass_rate_are_those_of_the_rows_that_are_ok() -> None:
+    failures = [unscored("a"), unscored("b", retryable=True), unscored("a"), unscored(None)]
+    summary = summarize([*scored(0.0, 1.0, 0.5), *failures])
+    assert (summary.rows, summary.ok, summary.passed) == (7, 3, 2)
+    assert summary.failed == {"a": 2, "b": 1, "unknown": 1}
+    assert summary.retryable == 1
+    assert (summary.mean, summary.pass_rate) == (0.5, 2 / 3)
+
+
+def test_deciles_are_interpolated() -> None:
+    assert summarize(scored(*range(11))).deciles == [float(tenth) for tenth in range(11)]
+    assert summarize(scored(0.0, 1.0)).deciles == pytest.approx([n / 10 for n in range(11)])
+    assert summarize(scored(0.3)).deciles == [0.3] * 11
+
+
+def test_few_values_have_a_bar_each() -> None:
+    assert summarize(scored(1.0, 0.0, 1.0)).histogram == [(0.0, 0.0, 1), (1.0, 1.0, 2)]
+
+
+def test_many_values_between_0_and_1_fall_into_tenths() -> None:
+    histogram = summarize(scored(*(n / 20 for n in range(21)))).histogram
+    assert [rows for *_, rows in histogram] == [2] * 9 + [3]
+    assert (histogram[0][0], histogram[-1][1]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("scale", [7.0, 1.7e308])
+def test_other_values_fall_into_tenths_of_their_range(scale: float) -> None:
+    rewards = [scale * (n / 10 - 1) for n in range(21)]
+    summary = summarize(scored(*rewards))
+    assert sum(rows for *_, rows in summary.histogram) == 21
+    assert (summary.histogram[0][0], summary.histogram[-1][1]) == (-scale, scale)
+    assert summary.mean == pytest.approx(0.0, abs=scale * 1e-12)
+    assert summary.deciles[0] == -scale
+
+
+def test_a_sum_beyond_the_largest_float_still_has_a_mean() -> None:
+    assert summarize(scored(1.7e308, 1.7e308)).mean == 1.7e308
+
+
+def test_nothing_ok_leaves_the_distribution_out() -> None:
+    summary = summarize([unscored("a")])
+    assert (summary.mean, summary.pass_rate, summary.deciles) == (None, None, [])
+    assert render(summary) == ["rows     1", "ok       0", "failed   1  (a 1)"]
+
+
+def test_bars_fill_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = os.terminal_size((40, 24))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    lines = render(summarize(scored(*[1.0] * 990, *[0.0] * 9, 0.25, threshold=0.2)))
+    assert lines[3:6] == [
+        "passed   991  (99.1% of the ok rows)",
+        "mean     0.99025",
+        "deciles  0 1 1 1 1 1 1 1 1 1 1",
+    ]
+    assert lines[7:] == [
+        f"   0 {'▎'.ljust(29)}   9",
+        f"0.25 {'▏'.ljust(29)}   1",
+        f"   1 {'█' * 29} 990",
+    ]
+
+
+def test_a_terminal_without_blocks_gets_plain_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = os.terminal_size((20, 24))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert render(summarize(scored(0.0, 1.0, 1.0)))[-2:] == [
+        f"0 {'#' * 7}        1",
+        f"1 {'#' * 14} 2",
+    ]
+
+
+def test_rows_worth_another_try_are_pointed_out() -> None:
+    lines = render(summarize([unscored("a", retryable=True), *scored(1.0)]))
+    assert lines[3] == "         1 of them may work with --retry-failed"
