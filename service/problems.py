@@ -147,12 +147,12 @@ def _answer(error: Exception) -> _Answer:
     if isinstance(error, HTTPException) and error.status_code < 500:  # noqa: PLR2004 - client errors
         status = error.status_code
         slug, title = _HTTP_TITLES.get(status, ("bad-request", "The request cannot be used"))
-        findings = _findings(error)
+        detail, findings = _findings(error)
         return _Answer(
             status=status,
             kind=slug,
             title=title,
-            detail="; ".join(f.message for f in findings) if error.extra else error.detail,
+            detail=detail,
             findings=findings,
             headers=error.headers or {},
         )
@@ -164,11 +164,29 @@ def _answer(error: Exception) -> _Answer:
     )
 
 
-def _findings(error: HTTPException) -> tuple[Finding, ...]:
-    """Return where a request is wrong, as pointers."""
-    if error.extra:
-        return tuple(_parameter(entry) for entry in error.extra if isinstance(entry, dict))
-    text, _, path = error.detail.partition(" - at `")
+def _findings(error: HTTPException) -> tuple[str, tuple[Finding, ...]]:
+    """Return what is wrong with a request in words, and where."""
+    entries = [entry for entry in error.extra or () if isinstance(entry, dict)]
+    if not entries:
+        return error.detail, _place(error.detail)
+    details: list[str] = []
+    findings: list[Finding] = []
+    for entry in entries:
+        key, text = str(entry.get("key")), str(entry.get("message"))
+        if entry.get("source") != "body":
+            details.append(f"{key}: {text}")
+            findings.append(Finding(pointer=f"/{key}", message=text, code="invalid_parameter"))
+        elif text == "'data'":
+            details.append("the body is empty")
+        else:
+            details.append(text if key == "data" else f"{text} - at `$.{key}`")
+            findings.extend(_place(details[-1]))
+    return "; ".join(details), tuple(findings)
+
+
+def _place(detail: str) -> tuple[Finding, ...]:
+    """Return the finding in msgspec's words about a body, which end in the place if it is known."""
+    text, _, path = detail.partition(" - at `")
     pointer = _pointer(path.rstrip("`"))
     field = _FIELD.match(text)
     if field is not None:
@@ -176,15 +194,6 @@ def _findings(error: HTTPException) -> tuple[Finding, ...]:
         code, wording = _FIELD_FAULTS[field["fault"]]
         return (Finding(pointer=pointer, message=f"{wording}: '{dotted(pointer)}'.", code=code),)
     return (Finding(pointer=pointer, message=text, code="invalid_request"),) if path else ()
-
-
-def _parameter(entry: dict[str, Any]) -> Finding:
-    """Return what Litestar found wrong with one parameter, or with there being no body."""
-    if entry.get("source") == "body":
-        return Finding(pointer="", message="the body is empty", code="invalid_request")
-    key = entry.get("key", "")
-    message = f"{key}: {entry.get('message')}"
-    return Finding(pointer=f"/{key}", message=message, code="invalid_parameter")
 
 
 def _pointer(path: str) -> str:
