@@ -1,0 +1,106 @@
+"""The packages a tier may hold: how each is imported and warmed up before anything is forked from it.
+
+A warm-up runs one fixed, trusted piece of work, so that caches that every grader would fill (sympy's
+simplifier, NLTK's stemmer) are filled once; it may not depend on any call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Order matters twice: it is the bit order of a tier's set, and cheap packages come first. Append only.
+PACKAGES = (
+    "numpy",
+    "rapidfuzz",
+    "yaml",
+    "sqlparse",
+    "ast_grep_py",
+    "pydantic",
+    "jsonschema",
+    "sympy",
+    "scipy",
+    "pandas",
+    "rdkit",
+    "sklearn",
+    "deepdiff",
+    "nltk",
+    "rouge_score",
+    "skbio",
+)
+
+# Modules that graders reach through the package's name, or that a package loads on first use.
+_SUBMODULES = {
+    "numpy": ("numpy.random", "numpy.linalg"),
+    "rapidfuzz": ("rapidfuzz.fuzz", "rapidfuzz.process", "rapidfuzz.utils", "rapidfuzz.distance"),
+    "rdkit": ("rdkit.Chem", "rdkit.DataStructs", "rdkit.Chem.AllChem", "rdkit.Chem.Descriptors"),
+    "rouge_score": ("rouge_score.rouge_scorer",),
+    "scipy": ("scipy.stats",),
+    "sklearn": ("sklearn.metrics",),
+}
+
+
+def load(name: str) -> None:
+    """Import package ``name`` and warm it up.
+
+    Raises:
+        ImportError: The image does not have it.
+    """
+    importlib.import_module(name)
+    for submodule in _SUBMODULES.get(name, ()):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(submodule)
+    _WARMUPS.get(name, lambda: None)()
+
+
+def _warm_sympy() -> None:
+    import sympy  # type: ignore[import-not-found]  # noqa: PLC0415 - the grader image's package
+
+    x = sympy.Symbol("x")
+    sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
+    sympy.simplify(sympy.sympify("(x**2 - 1)/(x - 1)"))
+
+
+def _warm_rouge() -> None:
+    from rouge_score import rouge_scorer  # noqa: PLC0415 - the grader image's package
+
+    rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score("the running cat", "a cat runs")
+
+
+def _warm_pandas() -> None:
+    import pandas  # type: ignore[import-untyped]  # noqa: PLC0415 - the grader image's package
+
+    frame = pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    frame.groupby("b")["a"].mean()
+
+
+def _warm_sklearn() -> None:
+    from sklearn import metrics  # type: ignore[import-not-found]  # noqa: PLC0415 - the grader image's package
+
+    metrics.f1_score([0, 1], [0, 1])
+
+
+def _warm_rdkit() -> None:
+    from rdkit import Chem  # type: ignore[import-not-found]  # noqa: PLC0415 - the grader image's package
+
+    Chem.MolToSmiles(Chem.MolFromSmiles("CCO"))
+
+
+def _warm_jsonschema() -> None:
+    import jsonschema  # type: ignore[import-untyped]  # noqa: PLC0415 - the grader image's package
+
+    jsonschema.validate({"a": 1}, {"type": "object", "properties": {"a": {"type": "integer"}}})
+
+
+_WARMUPS: dict[str, Callable[[], None]] = {
+    "jsonschema": _warm_jsonschema,
+    "pandas": _warm_pandas,
+    "rdkit": _warm_rdkit,
+    "rouge_score": _warm_rouge,
+    "sklearn": _warm_sklearn,
+    "sympy": _warm_sympy,
+}
