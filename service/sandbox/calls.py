@@ -60,6 +60,54 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     stderr: bytes = b""
 
 
+class FrameError(ValueError):
+    """Bytes on the result pipe that are not a result."""
+
+    def __init__(self, reason: Reason, outcome: SandboxOutcome, message: str) -> None:
+        """Keep what to answer."""
+        self.reason = reason
+        self.outcome = outcome
+        super().__init__(message)
+
+
+def decode_frame(data: bytes | bytearray, max_bytes: int) -> Finished | None:
+    """Return the result in ``data``, None while it is incomplete.
+
+    Nothing in it is believed but its lengths, and those are bounded.
+
+    Raises:
+        FrameError: It cannot become a result.
+    """
+    if len(data) < FRAME.size:
+        return None
+    magic, kind, value, details, stdout, stderr = FRAME.unpack_from(data)
+    size = FRAME.size + details + stdout + stderr
+    outcome = _KINDS.get(kind)
+    if magic != MAGIC or outcome is None or details > max(MAX_DETAILS_BYTES, max_bytes // 16):
+        raise FrameError("garbage", "no_result", "the process wrote something else than a result")  # noqa: EM101, TRY003
+    if size > max_bytes:
+        raise FrameError("output", "output", f"the result is longer than {max_bytes} bytes")  # noqa: EM102, TRY003
+    if len(data) < size:
+        return None
+    first, second = FRAME.size + details, FRAME.size + details + stdout
+    return Finished(
+        outcome=outcome,
+        value=value,
+        details=bytes(data[FRAME.size : first]).decode(errors="replace"),
+        stdout=bytes(data[first:second]),
+        stderr=bytes(data[second:size]),
+    )
+
+
+def without_answer(code: int) -> Finished:
+    """Return what to say about a process that ended with ``code`` (negative: by that signal) and no result."""
+    if code >= 0:
+        return Finished(outcome="no_result", details=f"the process ended with status {code} before grade returned")
+    if -code == signal.SIGXCPU:
+        return Finished(outcome="timeout", details="used up its CPU time")
+    return Finished(outcome="no_result", details=f"the process was ended by {_signal_name(-code)}")
+
+
 class Call:
     """One process: from the request to a zygote until it is reaped.
 
@@ -161,40 +209,21 @@ class Call:
             self._decode()
 
     def _decode(self) -> None:
-        """Answer once the frame is complete; nothing in it is believed but its lengths, and those are bounded."""
-        if len(self._buffer) < FRAME.size:
+        try:
+            finished = decode_frame(self._buffer, self._max_frame_bytes)
+        except FrameError as error:
+            self.stop(error.reason, error.outcome, str(error))
             return
-        magic, kind, value, details, stdout, stderr = FRAME.unpack_from(self._buffer)
-        size = FRAME.size + details + stdout + stderr
-        outcome = _KINDS.get(kind)
-        if magic != MAGIC or outcome is None or details > MAX_DETAILS_BYTES:
-            self.stop("garbage", "no_result", "the process wrote something else than a result")
-        elif size > self._max_frame_bytes:
-            self.stop("output", "output", f"the result is longer than {self._max_frame_bytes} bytes")
-        elif len(self._buffer) >= size:
-            first, second = FRAME.size + details, FRAME.size + details + stdout
-            text = bytes(self._buffer[FRAME.size : first]).decode(errors="replace")
-            self.result.set_result(
-                Finished(
-                    outcome=outcome,
-                    value=value,
-                    details=text,
-                    stdout=bytes(self._buffer[first:second]),
-                    stderr=bytes(self._buffer[second:size]),
-                )
-            )
+        if finished is not None:
+            self.result.set_result(finished)
             self._timer.cancel()
             self.kill("finished")
 
     def _without_answer(self, status: int, peak_memory_kb: int) -> Finished:
         code = os.waitstatus_to_exitcode(status)
-        if code >= 0:
-            return Finished(outcome="no_result", details=f"the process ended with status {code} before grade returned")
-        if -code == signal.SIGXCPU:
-            return Finished(outcome="timeout", details="used up its CPU time")
-        if -code == signal.SIGKILL and peak_memory_kb * 1024 * 10 > self._memory_bytes * 8:
+        if code == -signal.SIGKILL and peak_memory_kb * 1024 * 10 > self._memory_bytes * 8:
             return Finished(outcome="memory", details="killed, most likely for its memory")
-        return Finished(outcome="no_result", details=f"the process was ended by {_signal_name(-code)}")
+        return without_answer(code)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

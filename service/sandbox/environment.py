@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from service.sandbox.config import SandboxConfig
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from guest import base; del sys.path[0]; base.main({}, {})"
+# One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree on set order.
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
 _BASE_READY_S = 30.0
 _TIER_READY_S = 120.0
 _COMPILE_S = 20.0
@@ -151,15 +161,7 @@ class Environment:
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
         here = str(Path(__file__).parent)
-        environment = {
-            "LANG": "C.UTF-8",
-            "PATH": "/usr/bin:/bin",
-            "PYTHONHASHSEED": "0",
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "2",
-            "NLTK_DATA": str(Path(self._interpreter).parent.parent / "nltk_data"),
-        }
+        environment = ENVIRONMENT | {"NLTK_DATA": str(Path(self._interpreter).parent.parent / "nltk_data")}
         # Not -I alone: that would ignore PYTHONHASHSEED. -s -P and no PYTHONPATH give the same isolation.
         return subprocess.Popen(  # noqa: S603 - our own interpreter with our own words
             [self._interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", _BOOT.format(control, settings), here],

@@ -182,7 +182,7 @@ class SubprocessSandbox:
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
             tier = await environment.tier(program.bits)
-            seed = hashlib.sha256(source + b"\0" + payload).digest()[:16] if self._config.seeds == "fixed" else None
+            seed = seed_of(self._config, source, payload)
             started = time.monotonic()
             call = environment.begin(tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s)
             self._live.add(call)
@@ -285,6 +285,11 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
     """Return the finding for an ``image_tag`` that is not installed."""
     message = f"unknown image_tag {image_tag!r}; known: {', '.join(known) or 'none'}"
     return Finding(pointer="/image_tag", message=message, code="unknown_image_tag")
+
+
+def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
+    """Return the 16 bytes that seed a call, the same for the same source and payload; None for fresh ones."""
+    return hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
 
 
 def encoded(source: str, max_bytes: int) -> bytes:
