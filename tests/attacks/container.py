@@ -76,9 +76,9 @@ def _build_root(keep: list[str]) -> None:
         if not Path(path).exists():
             Path(path).mkdir(parents=True)
             _mount(f"{stage}/{index}", path, "none", _MOVE)
-    _mount("proc", "/proc", "proc", 0)
     attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)
     syscalls.call("mount_setattr", -100, b"/", 0x8000, ctypes.byref(attributes), 32)
+    _mount("proc", "/proc", "proc", 0)
     _mount("tmpfs", "/var/tmp", "tmpfs", 0, "mode=1777")  # noqa: S108 - the container's writable place
 
 
@@ -86,6 +86,7 @@ def main() -> None:
     """Become the container and execute the command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--keep", action="append", default=[])
+    parser.add_argument("--no-filter", action="store_true", help="an unprivileged user on a plain machine instead")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if platform.machine() != "x86_64":
@@ -104,8 +105,9 @@ def main() -> None:
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
     syscalls.drop_capabilities()
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    program.install()
+    if not options.no_filter:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        program.install()
     os.chdir("/")
     # pid 1 should reap what the command leaves: stay, and let a child be the command.
     command = os.fork()

@@ -161,7 +161,11 @@ def _prepare(settings: dict[str, Any], read_paths: list[str], scratch: str) -> t
     if settings["seccomp"]:
         program = bpf.program(platform.machine(), profile, landlock=version >= landlock.ABI_TRUNCATE)
     limits = lockdown.Limits(
-        settings["memory_bytes"], settings["disk_bytes"], settings["open_files"], settings["cores"]
+        settings["memory_bytes"],
+        settings["disk_bytes"],
+        settings["open_files"],
+        settings["cores"],
+        settings["max_processes"] if profile == "processes" else 0,
     )
     prepared = lockdown.Lockdown(
         limits=limits,

@@ -7,6 +7,7 @@ leaf reports the step to the supervisor over the zygote's own socket, which user
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import resource
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _STACK_BYTES = 8 << 20
 # 0-2 are on /dev/null, 3 is the result pipe; the zygote's socket waits here until nothing can fail any more.
 CONTROL_FD = 4
+_FAMILY_MARGIN = 16
+_FAMILY_NICE = 10
 _LIFT_TO = 32
 _HIGHEST_FD = (1 << 31) - 1  # close_range: one call, however high
 
@@ -38,15 +41,24 @@ class Limits:
         file_bytes: Largest file.
         open_files: Open descriptors.
         cores: CPUs a leaf may use.
+        max_processes: Processes of a leaf's family, which the zygote watches.
+        cpus: CPUs this process may use.
     """
 
-    def __init__(self, memory_bytes: int, file_bytes: int, open_files: int, cores: int) -> None:
-        """Keep the limits and the CPUs this process may use."""
+    def __init__(self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int) -> None:
+        """Keep the limits and the CPUs this process may use; ``max_processes`` is 0 where there are no children."""
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
         self.open_files = open_files
         self.cores = cores
+        self.max_processes = max_processes
+        self._uid_processes = 0
         self.cpus = sorted(os.sched_getaffinity(0))
+
+    def measure(self) -> None:
+        """Count the tasks of our uid, which the kernel's process limit is about."""
+        if self.max_processes:
+            self._uid_processes = _tasks_of_uid()
 
     def apply(self, cpu_s: int, slot: int, base_bytes: int) -> None:
         """Set hard limits on this process; ``base_bytes`` is the zygote's own address space."""
@@ -59,6 +71,10 @@ class Limits:
             resource.RLIMIT_MEMLOCK: 0,
             resource.RLIMIT_MSGQUEUE: 0,
         }
+        if self.max_processes:
+            # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's own counting.
+            hard[resource.RLIMIT_NPROC] = self._uid_processes + _FAMILY_MARGIN * self.max_processes
+            os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
         for which, value in hard.items():
             ceiling = resource.getrlimit(which)[1]
             value = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)  # noqa: PLW2901 - clamp
@@ -78,6 +94,17 @@ def address_space_bytes() -> int:
             return int(statm.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
+
+
+def _tasks_of_uid() -> int:
+    total = 0
+    for path in glob.iglob("/proc/[0-9]*"):
+        try:
+            if os.stat(path).st_uid in (0, os.getuid()):  # an undumpable process shows as root's
+                total += len(os.listdir(f"{path}/task"))
+        except OSError:
+            continue
+    return total
 
 
 class Lockdown:
@@ -108,6 +135,7 @@ class Lockdown:
     def measure(self) -> None:
         """Take the zygote's present address space as what is not counted against a leaf."""
         self._base_bytes = address_space_bytes()
+        self._limits.measure()
 
     def enter(self, *, parent: int, slot: int, cpu_s: int, result_fd: int, control_fd: int) -> str:
         """Lock this process and return its scratch directory.

@@ -41,8 +41,8 @@ REQUEST = struct.Struct("=BQIIB16s")
 # operation, id, wait status, peak memory in kB, CPU microseconds
 REPLY = struct.Struct("=BQiQQ")
 MAX_MESSAGE = 65536
-_WATCH_S = 0.05
-_LEFTOVERS_S = 2.0
+_WATCH_S = 0.02
+_LEFTOVERS_S = 30.0
 
 
 class _Leaf:
@@ -162,19 +162,20 @@ class Tier:
         while time.monotonic() < until:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
-            if not [pid for pid, _ in _family(leader) if pid != leader]:
+            others = [pid for pid, _ in _family(leader) if pid != leader]
+            if not others:
                 return
+            for pid in others:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
             time.sleep(0.001)
-            for pid, _ in _family(leader):
-                if pid != leader:
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
 
     def _watch_families(self) -> None:
-        for pidfd, running in self._leaves.items():
+        for running in self._leaves.values():
             family = _family(running.pid)
             if len(family) > self._max_processes or sum(size for _, size in family) > self._max_memory_bytes:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
 
     def _renice(self, call_id: int, level: int) -> None:
         for running in self._leaves.values():
