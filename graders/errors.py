@@ -5,7 +5,7 @@
     GraderError
     ├── DefinitionError     the definition's author must change the grader
     ├── RegistryError       the caller asked for something that is not there
-    ├── GradingError        this grader cannot grade this sample: recorded as a flag, never raised to a caller
+    ├── GradingError        this grader cannot grade this sample: recorded as a flag
     └── UpstreamError       something outside failed: the operator acts, the caller may retry
 
 `GradingError` and `UpstreamError` name the flag of OpenAI's ``metadata.errors`` that they set.
@@ -29,7 +29,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         pointer: RFC 6901 JSON pointer into the definition; ``""`` is the whole document.
         message: One sentence (formula and template errors add two lines that underline the place).
-        code: Stable machine-readable name, in OpenAI's style: ``invalid_type``, ``missing_required_parameter`` …
+        code: Stable machine-readable name in OpenAI's style, such as ``invalid_type``.
         severity: ``error`` refuses the definition; ``warning`` lets it through.
     """
 
@@ -44,10 +44,10 @@ class GraderError(Exception):
 
 
 class DefinitionError(GraderError, ValueError):
-    """A grader definition that cannot be used; carries every finding, in document order.
+    """A grader definition that cannot be used; carries every finding.
 
     Attributes:
-        findings: At least one finding of severity ``error``.
+        findings: At least one of severity ``error``; those of reading the document first.
     """
 
     def __init__(self, findings: Iterable[Finding]) -> None:
@@ -104,7 +104,9 @@ class UnknownGraderError(RegistryError):
         """Name the grader asked for and those that exist."""
         self.name = name
         self.known = tuple(known)
-        super().__init__(f"no grader is named {name!r}; known graders: {', '.join(self.known) or 'none'}")
+        super().__init__(
+            f"no grader is named {name!r}; known graders: {', '.join(self.known) or 'none'}"
+        )
 
 
 class UnknownVersionError(RegistryError):
@@ -115,7 +117,9 @@ class UnknownVersionError(RegistryError):
         self.name = name
         self.version = version
         self.known = tuple(known)
-        super().__init__(f"grader {name!r} has no version {version!r}; known: {', '.join(self.known)}")
+        super().__init__(
+            f"grader {name!r} has no version {version!r}; known: {', '.join(self.known)}"
+        )
 
 
 class UncarriedError(GraderError, ValueError):

@@ -37,7 +37,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         code: Stable machine-readable name, such as ``invalid_variable`` or ``judge_unavailable``.
         flag: The boolean of ``metadata.errors`` that is true.
-        message: One sentence; free of sample text beyond names and short excerpts of user tracebacks.
+        message: One sentence; free of sample text beyond names and short excerpts of user
+            tracebacks and judge replies.
         part: Key in ``multi.graders`` where the failure arose; absent for a grader on its own.
         upstream: True when something outside failed, so nobody gave a reward.
         retryable: True when asking again later could help.
@@ -123,10 +124,14 @@ FlagsT = TypeVar("FlagsT", ErrorFlags, SchemaErrorFlags)
 
 
 def error_flags(failures: tuple[Failure, ...], kind: type[FlagsT]) -> FlagsT:
-    """Return the flags that ``failures`` raise; details that ``kind`` does not have are left out."""
+    """Return the flags that ``failures`` raise.
+
+    Where ``kind`` lacks a flag, ``other_error`` is raised instead; details it lacks are left out.
+    """
     flags = kind()
     for failure in failures:
-        setattr(flags, failure.flag, True)
+        known = failure.flag in kind.__struct_fields__
+        setattr(flags, failure.flag if known else "other_error", True)
         for name, text in (("details", failure.message), ("type", failure.kind)):
             field = f"{failure.flag}_{name}"
             if field in kind.__struct_fields__ and getattr(flags, field) is None:
@@ -138,14 +143,15 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     """The result of grading one sample.
 
     Attributes:
-        reward: Always finite; 0.0 where the hosted service answers 0.0 for a failure. Not clamped.
+        reward: Always finite; 0.0 where the hosted service answers 0.0 for a failure. Not
+            clamped.
         failures: Empty when the reward can be trusted.
         sub_rewards: Raw reward by key of ``multi.graders``; empty for every other type.
         usage: Judge tokens by the model that answered.
-        sampled_model_name: The judge model that answered; None without a judge (several judges: the last).
+        sampled_model_name: The judge model that answered, of several the last; None without one.
         judgements: How the judges were asked, one entry a call: part of the signature.
-        diagnostics: What the ports reported for debugging (captured output, isolation level), by part;
-            ``""`` stands for a grader on its own.
+        diagnostics: What the ports reported for debugging (captured output, isolation level), by
+            part; ``""`` stands for a grader on its own.
     """
 
     reward: float
@@ -167,5 +173,5 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
         return next((failure for failure in self.failures if failure.upstream), None)
 
     def signature(self, base: str) -> str:
-        """Return ``base``, the compiled grader's signature, extended by the judges that answered."""
+        """Return ``base``, the compiled grader's signature, with the judges that answered."""
         return "|".join((base, *self.judgements))

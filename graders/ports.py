@@ -1,8 +1,8 @@
 """What the engine needs from outside: four protocols and the values that cross them.
 
 A grader module builds the question (a pure ``request``), the engine awaits the port, and the module
-reads the reply (a pure ``score``). Whoever implements a port decides about transport, caching, retries
-and limits; the meaning of a reply is decided here, in `graders`.
+reads the reply (a pure ``score``). Whoever implements a port decides about transport, caching,
+retries and limits; the meaning of a reply is decided here, in `graders`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class JudgeCall(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: Judge model as the definition names it; the adapter maps it to a route.
-        messages: Rendered messages in Chat Completions shape: ``{"role": …, "content": str | [parts]}``
-            with parts ``{"type": "text"|"image_url"|"input_audio", …}``.
-        sampling_params: Only what the definition states, in OpenAI's spelling
-            (``seed``, ``temperature``, ``top_p``, ``max_completions_tokens``, ``reasoning_effort``).
+        messages: Rendered messages in Chat Completions shape: ``{"role": …, "content": …}`` with
+            content a text or a list of parts ``{"type": "text"|"image_url"|"input_audio", …}``.
+        sampling_params: Only what the definition states, in OpenAI's spelling (``seed``,
+            ``temperature``, ``top_p``, ``max_completions_tokens``, ``reasoning_effort``).
         schema_name: Name of the response format.
         schema: JSON schema (strict) that the reply must satisfy.
         sample_index: 0, or the number of a deliberately independent draw.
@@ -86,7 +86,9 @@ class SandboxRun(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
-SandboxOutcome = Literal["value", "bad_value", "exception", "timeout", "memory", "output", "no_result"]
+SandboxOutcome = Literal[
+    "value", "bad_value", "exception", "timeout", "memory", "output", "no_result"
+]
 
 
 class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +96,9 @@ class SandboxResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         outcome: ``value``: ``grade`` returned a number, which may still be NaN or infinite.
-            ``bad_value``: it returned something else. ``exception``: it raised, at import or in the call,
-            does not compile, or has no callable ``grade``. ``timeout``, ``memory``, ``output``: a limit.
-            ``no_result``: the process ended without an answer.
+            ``bad_value``: it returned something else. ``exception``: it raised, at import or in the
+            call, does not compile, or has no callable ``grade``. ``timeout``, ``memory``,
+            ``output``: a limit. ``no_result``: the process ended without an answer.
         value: The returned number, exactly; only with ``value``.
         details: One sentence, or the end of the traceback in the grader's own lines.
         stdout: Captured output, bounded.
@@ -121,7 +123,8 @@ class Sandbox(Protocol):
         """Return what the grader did with this payload.
 
         Raises:
-            SandboxUnavailableError: User code was not run to an end for a reason of the sandbox's own.
+            SandboxUnavailableError: User code was not run to an end, for a reason of the
+                sandbox's own.
             OverloadedError: The bounded queue is full.
         """
         ...

@@ -1,7 +1,7 @@
 """The ``sample`` namespace of a grader: what the graded model produced.
 
-Built from a bare text (OpenAI's ``model_sample``) or from the object that trainers and endpoint graders
-carry (spec §2.3). Everything that most graders never look at is computed on first use.
+Built from a bare text (OpenAI's ``model_sample``) or from the object that trainers and endpoint
+graders carry (spec §2.3). What most graders never look at is computed on first use.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Sample:
 
     @classmethod
     def from_object(cls, fields: dict[str, JsonValue]) -> Sample:
-        """Return the sample that ``fields`` describes; keys not given are derived from those that are.
+        """Return the sample that ``fields`` describes; keys not given derive from those that are.
 
         Args:
-            fields: ``output_text``, ``output_json``, ``output_tools``, ``choices`` and any further keys.
+            fields: ``output_text``, ``output_json``, ``output_tools``, ``choices`` and any others.
 
         Raises:
             RowError: A known key has another type than the published one.

@@ -1,0 +1,112 @@
+# Every target does its own set-up, in .venv, from a bare checkout; a second run does none.
+# Set-up needs python3 (3.11 or newer, with venv) and a package index that pip is configured for.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Not taken from the environment: some shells and toolchains export HOST as something else.
+HOST = 127.0.0.1
+PORT ?= 8080
+WORKERS ?= 1
+
+# Test processes: one for each core of the smallest machine we support.
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done),python3)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# A stamp is named after the content it stands for, so a changed lock is installed and a touched
+# file is not.
+content = $(firstword $(shell cat $(1) | cksum))
+STAMPS := $(VENV)/.stamps
+SERVE_STAMP := $(STAMPS)/serve-$(call content,requirements/build.txt requirements/serve.txt)
+TEST_STAMP := $(STAMPS)/test-$(call content,requirements/build.txt requirements/test.txt)
+PROJECT_STAMP := $(STAMPS)/project-$(call content,pyproject.toml)
+WORDNET_STAMP := $(STAMPS)/wordnet
+
+.PHONY: help serve test check bench fmt lock wordnet clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
+	@exec $(BIN)/gradekeeper serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
+
+test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## run every test; branch coverage 100 % of graders, 95 % of service
+	@$(BIN)/pytest -n $(TEST_WORKERS) --cov --cov-report= $(PYTEST_ARGS)
+	@status=0; \
+	$(BIN)/coverage report --include='graders/*' --fail-under=100 || status=1; \
+	$(BIN)/coverage report --include='service/*' --fail-under=95 || status=1; \
+	exit $$status
+
+check: $(TEST_STAMP) $(PROJECT_STAMP)  ## check style, types and licences
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m tests.tools.licences requirements/serve.txt
+
+bench: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## measure speed against floors taken in the same run
+	@$(BIN)/python -m tests.bench
+
+fmt: $(TEST_STAMP)  ## format the code and apply the safe fixes
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: $(BIN)/python  ## renew the hash-pinned locks; UPGRADE=1 takes the newest versions
+	@$(PIP) install --quiet --quiet --require-hashes -r requirements/lock.txt
+	@requirements/compile.sh $(if $(UPGRADE),--upgrade)
+
+wordnet: $(BIN)/python  ## try again to get WordNet, which METEOR needs
+	@rm -f $(WORDNET_STAMP)
+	@$(MAKE) $(WORDNET_STAMP)
+
+clean:  ## remove everything that make and the tools have made
+	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find graders service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "gradekeeper needs Python 3.11 or newer, and there is no $(PYTHON) here." >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
+		echo "gradekeeper needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) -V)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu, as root:" >&2; \
+		echo "    apt-get install python3-venv" >&2; exit 1; }
+
+$(STAMPS): | $(BIN)/python
+	@mkdir -p $@
+
+$(SERVE_STAMP): | $(STAMPS)
+	@echo "Installing what gradekeeper runs on"
+	@rm -f $(STAMPS)/serve-* $(STAMPS)/test-*
+	@$(PIP) install --quiet --quiet --require-hashes -r requirements/build.txt -r requirements/serve.txt
+	@touch $@
+
+# The test lock holds all of the serve lock. The build lock goes first: one test dependency is
+# published as source only and is built with the pinned tools instead of ones picked by pip.
+$(TEST_STAMP): | $(STAMPS)
+	@echo "Installing what gradekeeper runs on and is tested with"
+	@rm -f $(STAMPS)/serve-* $(STAMPS)/test-*
+	@$(PIP) install --quiet --quiet --require-hashes -r requirements/build.txt
+	@$(PIP) install --quiet --quiet --require-hashes --no-build-isolation -r requirements/test.txt
+	@touch $@ $(SERVE_STAMP)
+
+$(PROJECT_STAMP): | $(SERVE_STAMP)
+	@rm -f $(STAMPS)/project-*
+	@$(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(WORDNET_STAMP): | $(STAMPS)
+	@requirements/wordnet.sh $(VENV)/share/wordnet
+	@touch $@

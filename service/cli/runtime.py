@@ -1,0 +1,125 @@
+"""What the sub-commands share: settings, definitions, ports, and their errors in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from graders import registry
+from graders.building import Options
+from graders.engine import CompiledGrader, compile_grader
+from graders.errors import DefinitionError, Finding, RegistryError
+from graders.ports import Ports
+from graders.registry import BrokenDefinitionsError, Definition, Registry
+from graders.sample import JsonValue
+from service.auth import KeysError
+from service.cli.failures import CommandError
+from service.settings import Settings, SettingsError
+
+
+@contextlib.asynccontextmanager
+async def open_ports(settings: Settings) -> AsyncIterator[Ports]:  # noqa: ARG001 - adapters will read them
+    """Yield what graders ask outside of this process."""
+    yield Ports()
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn what settings, keys and definitions raise into a `CommandError`."""
+    try:
+        yield
+    except SettingsError as error:
+        raise CommandError(*error.problems) from error
+    except BrokenDefinitionsError as error:
+        raise CommandError("the definitions cannot be used:", *str(error).split("\n")) from error
+    except (KeysError, RegistryError) as error:
+        raise CommandError(str(error)) from error
+
+
+def read_settings() -> Settings:
+    """Return the settings of the environment.
+
+    Raises:
+        CommandError: They cannot be used.
+    """
+    with explained():
+        return Settings.from_environment()
+
+
+def compile_options(settings: Settings) -> Options:
+    """Return how definitions are compiled here: as the service does."""
+    from service.app import engine_options  # noqa: PLC0415 - brings the web framework along
+
+    return engine_options(settings)
+
+
+def load_registry(settings: Settings) -> Registry:
+    """Return the definitions that the settings name.
+
+    Raises:
+        CommandError: A definition cannot be used.
+    """
+    from service.app import definition_directories  # noqa: PLC0415 - brings the web framework along
+
+    with explained():
+        return registry.load(definition_directories(settings), compile_options(settings))
+
+
+def is_file_argument(grader: str) -> bool:
+    """Return whether a grader argument names a file instead of a definition."""
+    return grader.endswith(".json") or "/" in grader
+
+
+def find(grader: str, settings: Settings) -> Definition:
+    """Return the definition that ``NAME`` or ``NAME@VERSION`` names.
+
+    Raises:
+        CommandError: There is none.
+    """
+    name, _, version = grader.partition("@")
+    loaded = load_registry(settings)
+    with explained():
+        return loaded.get(name, version or registry.LATEST)
+
+
+def read_document(path: Path) -> JsonValue:
+    """Return the JSON in a file.
+
+    Raises:
+        CommandError: There is no such file, or it cannot be read.
+        DefinitionError: It is not JSON.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        finding = Finding(pointer="", message=f"not JSON: {error}", code="invalid_json")
+        raise DefinitionError([finding]) from error
+
+
+def compile_file(path: Path, settings: Settings) -> CompiledGrader:
+    """Return the grader in a file; one without a name is called after the file.
+
+    Raises:
+        CommandError: The file cannot be read or used.
+    """
+    try:
+        document = read_document(path)
+        if isinstance(document, dict):
+            document = {"name": path.stem, **document}
+        return compile_grader(document, compile_options(settings), purpose="store")
+    except DefinitionError as error:
+        lines = [finding_line(path, f) for f in error.findings if f.severity == "error"]
+        raise CommandError("the definition cannot be used:", *lines) from error
+
+
+def finding_line(path: Any, finding: Finding) -> str:  # noqa: ANN401 - a path or a name
+    """Return a finding with its place."""
+    return f"{path}#{finding.pointer}: {finding.message}"

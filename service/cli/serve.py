@@ -1,0 +1,168 @@
+"""``gradekeeper serve``: checks everything once, binds, and runs one or more worker processes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import socket
+import tempfile
+from types import FrameType
+
+from uvicorn import Config, Server
+
+from service import __version__
+from service.app import StartError, create_app
+from service.cli import failures
+from service.cli.failures import CommandError
+from service.cli.output import show
+from service.cli.runtime import explained, read_settings
+from service.cli.supervisor import Workers
+from service.edge import Edge
+from service.logs import configure, event
+from service.metrics import MULTIPROCESS_DIR
+from service.settings import PREFIX, Settings
+
+EXIT_CODES = {
+    failures.OK: "stopped by SIGTERM or SIGINT after finishing what was accepted",
+    failures.UNUSABLE: "unusable settings, keys or definitions, or the address is taken",
+}
+_FLAGS = ("host", "port", "workers", "reload_definitions_s")
+_UNSUPPORTED = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # an address family this machine lacks
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; each overrides its setting."""
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="TCP port; 0 takes a free one")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes")
+    parser.add_argument(
+        "--reload-definitions",
+        dest="reload_definitions_s",
+        type=float,
+        metavar="SECONDS",
+        help="look for changed definitions this often; SIGHUP reads them at once",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal stops it."""
+    for flag in _FLAGS:
+        value = getattr(arguments, flag)
+        if value is not None:
+            os.environ[f"{PREFIX}{flag.upper()}"] = str(value)  # workers read the same settings
+    settings = read_settings()
+    configure(settings.log_level)
+    app = _checked(settings)
+    sockets = bind(settings)
+    url = _url(settings.host, sockets)
+    event(logger, logging.INFO, "listening", {"url": url, "workers": settings.workers})
+    show(f"gradekeeper {__version__} listens on {url} (API description: {url}/schema)")
+    if settings.workers == 1:
+        return _serve_here(app, settings, sockets)
+    return _serve_in_workers(settings, sockets)
+
+
+def _checked(settings: Settings) -> Edge:
+    """Return the application.
+
+    Raises:
+        CommandError: It cannot be served.
+    """
+    try:
+        with explained():
+            return create_app(settings)
+    except StartError as error:
+        raise CommandError(str(error)) from error
+
+
+def bind(settings: Settings) -> list[socket.socket]:
+    """Return listening sockets, one for each address that the host's name has.
+
+    Raises:
+        CommandError: The address cannot be listened on.
+    """
+    host, port = settings.host, settings.port
+    sockets: list[socket.socket] = []
+    problem: OSError | None = None
+    try:
+        for family, *_, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                listener = socket.create_server(
+                    (address[0], port), family=family, backlog=settings.backlog
+                )
+            except OSError as error:
+                problem = error
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                continue
+            sockets.append(listener)
+            port = listener.getsockname()[1]
+    except OSError as error:
+        problem = error
+        sockets.clear()
+    if not sockets:
+        reason = problem.strerror if problem else "no such address"
+        raise CommandError(f"cannot listen on {host}, port {port}: {reason}")
+    return sockets
+
+
+def _url(host: str, sockets: list[socket.socket]) -> str:
+    name = f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104 - shown, not bound
+    return f"http://{name}:{sockets[0].getsockname()[1]}"
+
+
+def _config(app: Edge | str, settings: Settings) -> Config:
+    return Config(
+        app,
+        factory=isinstance(app, str),
+        interface="asgi3",
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=settings.trust_proxy_headers,
+        forwarded_allow_ips="*",
+        backlog=settings.backlog,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        timeout_worker_healthcheck=10,
+    )
+
+
+class _Server(Server):
+    """Ends with exit code 0 after a graceful stop; uvicorn's own would die of the signal again."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; a second SIGINT stops without waiting."""
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
+
+
+def _serve_here(app: Edge, settings: Settings, sockets: list[socket.socket]) -> int:
+    server = _Server(_config(app, settings))
+    server.run(sockets)
+    return failures.OK
+
+
+def _serve_in_workers(settings: Settings, sockets: list[socket.socket]) -> int:
+    with tempfile.TemporaryDirectory(prefix="gradekeeper-metrics-") as metrics_dir:
+        os.environ[MULTIPROCESS_DIR] = metrics_dir
+        workers = Workers(
+            _config("service.cli.supervisor:worker_app", settings), sockets, metrics_dir
+        )
+        workers.run()
+        del os.environ[MULTIPROCESS_DIR]
+    crashed = any(process.exitcode not in {0, -signal.SIGTERM} for process in workers.processes)
+    return failures.UNUSABLE if crashed else failures.OK

@@ -1,0 +1,182 @@
+"""The definitions being served, and what is prepared once for each of them.
+
+Reading them again either replaces all of them or changes nothing: a broken file keeps the old set
+in force and shows in the log, in ``/readyz`` and in the metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import msgspec
+
+from graders import registry
+from graders.building import Options
+from graders.engine import CompiledGrader, Purpose, compile_grader
+from graders.registry import BrokenDefinitionsError, Definition, Registry
+from service.logs import event
+from service.metrics import GradeCounter, Metrics
+from service.wire import BatchRequest, ScoreRequest
+
+logger = logging.getLogger(__name__)
+
+_MAX_CACHED_GRADER_BYTES = 64 * 1024
+
+
+class Definitions:
+    """Serves look-ups and reloads.
+
+    Attributes:
+        registry: The definitions in force.
+        failure: Why the last reload was refused; None when it worked.
+    """
+
+    def __init__(self, directories: Sequence[Path], options: Options, metrics: Metrics) -> None:
+        """Load everything.
+
+        Raises:
+            BrokenDefinitionsError: With every finding of every file.
+        """
+        self._directories = tuple(directories)
+        self._options = options
+        self._metrics = metrics
+        self._stamp = self._state_of_files()
+        self.failure: str | None = None
+        self._adopt(registry.load(self._directories, options))
+
+    def _adopt(self, loaded: Registry) -> None:
+        self.registry = loaded
+        self._counters: dict[tuple[str, int], GradeCounter] = {}
+        self._decoders: dict[tuple[str, int], RowDecoders] = {}
+        self._metrics.definitions.set(len(loaded))
+        self._metrics.reload_failed.set(0)
+        self.failure = None
+
+    def reload(self) -> bool:
+        """Read every directory again; return whether the new set is in force."""
+        self._stamp = self._state_of_files()
+        try:
+            loaded = registry.load(self._directories, self._options)
+        except BrokenDefinitionsError as error:
+            self.failure = str(error)
+            self._metrics.reload_failed.set(1)
+            self._metrics.reloads.labels("failed").inc()
+            fields = {"findings": str(error).splitlines()}
+            event(logger, logging.ERROR, "definitions kept: the new ones are broken", fields)
+            return False
+        self._adopt(loaded)
+        self._metrics.reloads.labels("ok").inc()
+        event(logger, logging.INFO, "definitions loaded", {"versions": len(loaded)})
+        return True
+
+    def reload_if_changed(self) -> None:
+        """Reload when a file below the directories is new, gone or changed."""
+        if self._state_of_files() != self._stamp:
+            self.reload()
+
+    def _state_of_files(self) -> frozenset[tuple[str, int, int]]:
+        return frozenset(
+            (str(path), status.st_mtime_ns, status.st_size)
+            for directory in self._directories
+            if directory.is_dir()
+            for path in directory.rglob("*")
+            if path.is_file() and (status := path.stat())
+        )
+
+    def get(self, name: str, version: str) -> Definition:
+        """Return a definition by version number, ``latest`` or label.
+
+        Raises:
+            UnknownGraderError, UnknownVersionError: There is none.
+        """
+        return self.registry.get(name, version)
+
+    def counter(self, definition: Definition) -> GradeCounter:
+        """Return what counts the grades of ``definition``."""
+        key = (definition.name, definition.version)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = GradeCounter(self._metrics, definition.name, str(definition.version))
+            self._counters[key] = counter
+        return counter
+
+    def decoders(self, definition: Definition) -> RowDecoders:
+        """Return what decodes rows for ``definition``."""
+        key = (definition.name, definition.version)
+        decoders = self._decoders.get(key)
+        if decoders is None:
+            decoders = self._decoders[key] = RowDecoders(definition.grader)
+        return decoders
+
+
+class RowDecoders:
+    """Decodes rows, and of every item only the keys that the templates of one grader mention.
+
+    A grader that hands the whole item on (Python, endpoint) gets the whole item. Halves the time of
+    a batch (spec/performance.md §3).
+
+    Attributes:
+        batch: Decodes the body of a JSON batch.
+        row: Decodes one line of NDJSON.
+    """
+
+    def __init__(self, grader: CompiledGrader) -> None:
+        """Derive the decoders' types from the paths of ``grader``."""
+        if grader.paths is None:
+            self.batch: msgspec.json.Decoder[Any] = msgspec.json.Decoder(BatchRequest)
+            self.row: msgspec.json.Decoder[Any] = msgspec.json.Decoder(ScoreRequest)
+            return
+        keys = {str(path.steps[0]) for path in grader.paths if path.namespace == "item"}
+        item = TypedDict("item", dict.fromkeys(keys, Any), total=False)  # type: ignore[misc] # made at run time
+        row = msgspec.defstruct(
+            "ScoreRequest",
+            [("item", item, msgspec.field(default_factory=dict))],
+            bases=(ScoreRequest,),
+            frozen=True,
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        batch = msgspec.defstruct(
+            "BatchRequest",
+            [("rows", list[row])],  # type: ignore[valid-type] # made at run time
+            frozen=True,
+            forbid_unknown_fields=True,
+        )
+        self.batch = msgspec.json.Decoder(batch)
+        self.row = msgspec.json.Decoder(row)
+
+
+class AdHocGraders:
+    """Compiles graders that come with the request, and keeps the last ones.
+
+    Keyed by the posted bytes: trainers post the same text a thousand times.
+    """
+
+    def __init__(self, options: Options, entries: int) -> None:
+        """Keep at most ``entries`` compiled graders."""
+        self._options = options
+        self._entries = entries
+        self._compiled: OrderedDict[bytes, CompiledGrader] = OrderedDict()
+
+    def compile(self, raw: bytes, purpose: Purpose) -> CompiledGrader:
+        """Return the grader written in ``raw``.
+
+        Raises:
+            DefinitionError: It is none; with every finding.
+        """
+        if purpose != "run":
+            return compile_grader(msgspec.json.decode(raw), self._options, purpose=purpose)
+        known = self._compiled.get(raw)
+        if known is not None:
+            self._compiled.move_to_end(raw)
+            return known
+        grader = compile_grader(msgspec.json.decode(raw), self._options, purpose=purpose)
+        if self._entries and len(raw) <= _MAX_CACHED_GRADER_BYTES:
+            self._compiled[raw] = grader
+            if len(self._compiled) > self._entries:
+                self._compiled.popitem(last=False)
+        return grader

@@ -1,0 +1,1 @@
+"""HTTP routes: each module gives one Router and knows nothing about adapters."""

@@ -1,0 +1,178 @@
+"""What graders there are, what they say, and how to submit them elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.exceptions import ClientException
+from litestar.params import Parameter
+
+from graders.export import Form, Hyperparameters, Job, Target, export
+from graders.registry import Definition
+from service.endpoints.scores import Name, Version, reference
+from service.services import Services
+from service.wire import (
+    DefinitionResponse,
+    ExportResponse,
+    GraderList,
+    GraderSummary,
+    VersionList,
+    VersionSummary,
+)
+
+_Request = Request[Any, Any, Any]
+
+
+def _services(request: _Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _labels(services: Services, definition: Definition) -> list[str]:
+    labels = services.definitions.registry.labels(definition.name)
+    return sorted(label for label, version in labels.items() if version == definition.version)
+
+
+def _summary(services: Services, name: str) -> GraderSummary:
+    latest = services.definitions.get(name, "latest")
+    return GraderSummary(
+        name=name,
+        description=latest.description,
+        type=latest.grader.type,
+        latest=latest.version,
+        labels=services.definitions.registry.labels(name),
+    )
+
+
+@get("/", operation_id="listGraders", summary="List graders")
+async def list_graders(request: _Request) -> GraderList:
+    """Return every grader with its latest version."""
+    services = _services(request)
+    names = services.definitions.registry.names()
+    return GraderList(graders=[_summary(services, name) for name in names])
+
+
+@get("/{name:str}", operation_id="getGrader", summary="One grader")
+async def get_grader(request: _Request, name: Name) -> GraderSummary:
+    """Return one grader with its latest version and labels."""
+    return _summary(_services(request), name)
+
+
+@get("/{name:str}/versions", operation_id="listVersions", summary="List versions")
+async def list_versions(request: _Request, name: Name) -> VersionList:
+    """Return the versions of a grader, oldest first."""
+    services = _services(request)
+    versions = [
+        VersionSummary(
+            version=definition.version,
+            digest=definition.digest,
+            type=definition.grader.type,
+            labels=_labels(services, definition),
+        )
+        for definition in services.definitions.registry.versions(name)
+    ]
+    return VersionList(grader=name, versions=versions)
+
+
+@get("/{name:str}/versions/{version:str}", operation_id="getVersion", summary="One version")
+async def get_version(
+    request: _Request, name: Name, version: Version
+) -> Response[DefinitionResponse]:
+    """Return a definition as it is stored, with its digest, lint and examples."""
+    services = _services(request)
+    definition = services.definitions.get(name, version)
+    answer = DefinitionResponse(
+        **reference(definition),
+        description=definition.description,
+        labels=_labels(services, definition),
+        definition=msgspec.Raw(definition.document),
+        lint=list(definition.grader.warnings),
+        examples=definition.examples(),
+    )
+    return Response(answer, headers=_etag(definition))
+
+
+@get(
+    "/{name:str}/versions/{version:str}/export",
+    operation_id="exportVersion",
+    summary="Exactly the JSON to submit",
+)
+async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a job
+    request: _Request,
+    name: Name,
+    version: Version,
+    target: Annotated[Target, Parameter(description="Whose published shape to follow.")] = "openai",
+    form: Annotated[
+        Form,
+        Parameter(
+            description="The bare grader, a whole fine-tuning job, or Evals testing criteria."
+        ),
+    ] = "grader",
+    model: Annotated[str | None, Parameter(description="Base model of the job.")] = None,
+    training_file: Annotated[str | None, Parameter(description="File id for the job.")] = None,
+    validation_file: Annotated[str | None, Parameter(description="File id for the job.")] = None,
+    suffix: Annotated[
+        str | None, Parameter(description="Suffix of the tuned model's name.")
+    ] = None,
+    seed: Annotated[int | None, Parameter(description="Seed of the job.")] = None,
+    hyperparameters: Annotated[
+        str | None, Parameter(description='Hyperparameters of the job, as JSON: `{"n_epochs": 2}`.')
+    ] = None,
+) -> Response[ExportResponse]:
+    """Return the definition as the target takes it, and everything that could not be carried."""
+    definition = _services(request).definitions.get(name, version)
+    job = _job(model, training_file, validation_file, suffix, seed, hyperparameters)
+    metadata = {
+        "gradekeeper": f"{definition.name}@{definition.version}",
+        "digest": definition.digest,
+    }
+    exported = export(definition.grader, target=target, form=form, job=job, metadata=metadata)
+    answer = ExportResponse(
+        grader=definition.name,
+        version=definition.version,
+        digest=definition.digest,
+        target=target,
+        form=form,
+        body=exported.body,
+        left_out=list(exported.left_out),
+    )
+    return Response(answer, headers=_etag(definition))
+
+
+def _job(  # noqa: PLR0913, PLR0917 - the query parameters of a job
+    model: str | None,
+    training_file: str | None,
+    validation_file: str | None,
+    suffix: str | None,
+    seed: int | None,
+    hyperparameters: str | None,
+) -> Job | None:
+    if model is None or training_file is None or validation_file is None:
+        return None
+    try:
+        settings = msgspec.json.decode(hyperparameters or "{}", type=Hyperparameters)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ClientException(f"hyperparameters: {error}") from error
+    return Job(
+        model=model,
+        training_file=training_file,
+        validation_file=validation_file,
+        suffix=suffix,
+        seed=seed,
+        hyperparameters=settings,
+    )
+
+
+def _etag(definition: Definition) -> dict[str, str]:
+    return {"etag": f'"{definition.digest}"'}
+
+
+def router() -> Router:
+    """Return the routes."""
+    return Router(
+        path="/v1/graders",
+        route_handlers=[list_graders, get_grader, list_versions, get_version, export_version],
+        tags=["Registry"],
+    )

@@ -1,0 +1,155 @@
+"""Scoring with a named, versioned definition: one row, or many."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from litestar import Router, post
+from litestar.exceptions import ClientException
+from litestar.openapi import ResponseSpec
+from litestar.params import Parameter
+
+from graders.grade import ErrorFlags, error_flags
+from graders.registry import Definition
+from service.endpoints.documented import takes
+from service.grading import (
+    RowGrader,
+    error_of,
+    outcome,
+    raise_upstream,
+    read_rows,
+    sample_of,
+    unless_gone,
+)
+from service.lean import LeanRequest, LeanResponse, decode
+from service.services import Services
+from service.streaming import NDJSON, Stream
+from service.wire import BatchRequest, BatchResponse, ScoreRequest, ScoreResponse
+
+NO_ERRORS = ErrorFlags()
+
+Name = Annotated[str, Parameter(description="Name of the grader.")]
+Version = Annotated[str, Parameter(description="Integer version, `latest`, or a label.")]
+Debug = Annotated[bool, Parameter(description="Also return what judges and user code reported.")]
+
+
+def reference(definition: Definition) -> dict[str, Any]:
+    """Return the fields that say which version graded, and how."""
+    grader = definition.grader
+    return {
+        "grader": definition.name,
+        "version": definition.version,
+        "digest": definition.digest,
+        "signature": definition.signature,
+        "pass_threshold": grader.threshold,
+        "threshold_source": grader.threshold_source,
+    }
+
+
+@post("/score", status_code=200, operation_id="score", summary="Score one sample")
+async def score(
+    request: LeanRequest,
+    name: Name,
+    version: Version,
+    data: ScoreRequest,
+    debug: Debug = False,  # noqa: FBT002 - a query parameter
+) -> ScoreResponse:
+    """Return the reward of one sample, or 503 when something outside could not be asked."""
+    services: Services = request.app.state.services
+    definition = services.definitions.get(name, version)
+    grader = definition.grader
+    sample = sample_of(data)
+    started = time.perf_counter()
+    if grader.is_pure:
+        grade = grader.grade_now(data.item, sample)
+    else:
+        asked = grader.grade(data.item, sample, services.ports)
+        grade = await unless_gone(asked, request.until_gone())
+    seconds = time.perf_counter() - started
+    counter = services.definitions.counter(definition)
+    counter.count(outcome(grade))
+    for failure in grade.failures:
+        counter.failure(failure.code)
+    raise_upstream(grade)
+    fields = reference(definition)
+    fields["signature"] = grade.signature(definition.signature)
+    if debug:
+        fields["diagnostics"] = grade.diagnostics
+    return ScoreResponse(
+        **fields,
+        reward=grade.reward,
+        ok=grade.ok,
+        passed=grade.ok and grade.reward >= grader.threshold,
+        error=error_of(grade.failures),
+        errors=error_flags(grade.failures, ErrorFlags) if grade.failures else NO_ERRORS,
+        sub_rewards=grade.sub_rewards,
+        execution_time=seconds,
+        token_usage=grade.usage,
+        sampled_model_name=grade.sampled_model_name,
+    )
+
+
+@post(
+    "/score/batch",
+    status_code=200,
+    operation_id="scoreBatch",
+    summary="Score many samples",
+    operation_class=takes(BatchRequest, NDJSON, ScoreRequest),
+    responses={200: ResponseSpec(BatchResponse, description="One result a row, in order")},
+)
+async def score_batch(
+    request: LeanRequest,
+    name: Name,
+    version: Version,
+    debug: Debug = False,  # noqa: FBT002 - a query parameter
+) -> LeanResponse:
+    """Return one result a row.
+
+    A JSON body holds all rows and is answered in their order. With the content type
+    ``application/x-ndjson`` every line is a row; results are streamed back as they complete, each
+    with the ``index`` of its line, and a last line with the summary says that nothing is missing.
+    """
+    services: Services = request.app.state.services
+    definition = services.definitions.get(name, version)
+    decoders = services.definitions.decoders(definition)
+    settings = services.settings
+    grader = RowGrader(
+        definition,
+        services.ports,
+        services.definitions.counter(definition),
+        debug=debug,
+        concurrency=settings.max_concurrent_rows,
+    )
+    if request.headers.get("content-type", "").startswith(NDJSON):
+        stream = Stream(
+            grader=grader,
+            decoder=decoders.row,
+            end=reference(definition),
+            max_line_bytes=settings.max_line_bytes,
+        )
+        return LeanResponse(stream)
+    batch = decode(decoders.batch, await request.body())
+    if len(batch.rows) > settings.max_batch_rows:
+        message = (
+            f"{len(batch.rows)} rows; the limit is {settings.max_batch_rows}. Send NDJSON instead."
+        )
+        raise ClientException(message, status_code=413)
+    rows = read_rows(batch.rows)
+    try:
+        results = await unless_gone(grader.batch(rows), request.until_gone())
+    finally:
+        grader.close()
+    answer = BatchResponse(**reference(definition), results=results, summary=grader.summary())
+    return LeanResponse(answer)
+
+
+def router() -> Router:
+    """Return the routes."""
+    return Router(
+        path="/v1/graders/{name:str}/versions/{version:str}",
+        route_handlers=[score, score_batch],
+        request_class=LeanRequest,
+        response_class=LeanResponse,
+        tags=["Scores"],
+    )

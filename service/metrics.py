@@ -1,0 +1,140 @@
+"""The catalogue of metrics: every series of the service is declared here, with help and unit.
+
+With several workers the values live in files that all of them share (prometheus-client's
+multiprocess mode, switched on by ``PROMETHEUS_MULTIPROC_DIR``, which ``serve`` sets), so that a
+scrape of any worker shows all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+_LATENCY_BUCKETS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    120.0,
+)
+
+
+class Metrics:
+    """Every series of one process.
+
+    Label values are bounded: routes are templates, graders those of the registry, keys those
+    configured.
+    """
+
+    def __init__(self, *, multiprocess_dir: str | None = None) -> None:
+        """Declare the series in a registry of their own."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._multiprocess_dir = multiprocess_dir
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "gradekeeper_requests_total",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "gradekeeper_request_duration_seconds",
+            "Seconds from the first byte of a request to the last of its answer.",
+            ("route",),
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+        self.in_flight = Gauge(
+            "gradekeeper_requests_in_flight",
+            "Requests being handled.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.grades = Counter(
+            "gradekeeper_grades_total",
+            "Grades made, by outcome: ok, failed (the grader could not) or upstream (nobody could "
+            "be asked).",
+            ("grader", "version", "outcome"),
+            registry=self.registry,
+        )
+        self.grade_failures = Counter(
+            "gradekeeper_grade_failures_total",
+            "Failures of graders and their parts, by code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self.definitions = Gauge(
+            "gradekeeper_definitions",
+            "Definition versions being served.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.reload_failed = Gauge(
+            "gradekeeper_definitions_reload_failed",
+            "1 when the last attempt to read the definitions again failed; the old ones are kept.",
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        self.reloads = Counter(
+            "gradekeeper_definitions_reloads_total",
+            "Attempts to read the definitions again, by outcome.",
+            ("outcome",),
+            registry=self.registry,
+        )
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return the text of all workers' series and its content type."""
+        if self._multiprocess_dir is None:
+            return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=self._multiprocess_dir)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    def mark_stopped(self) -> None:
+        """Take this process's gauges out of the sums once it ends."""
+        if self._multiprocess_dir is not None:
+            mark_process_dead(os.getpid(), path=self._multiprocess_dir)  # type: ignore[no-untyped-call]
+
+
+class GradeCounter:
+    """Counts the grades of one definition with label look-ups done once."""
+
+    def __init__(self, metrics: Metrics, grader: str, version: str) -> None:
+        """Take the series of this definition."""
+        self._failures = metrics.grade_failures
+        self._outcomes: Mapping[str, Counter] = {
+            outcome: metrics.grades.labels(grader, version, outcome)
+            for outcome in ("ok", "failed", "upstream")
+        }
+
+    def count(self, outcome: str, number: int = 1) -> None:
+        """Count ``number`` grades of one outcome."""
+        self._outcomes[outcome].inc(number)
+
+    def failure(self, code: str) -> None:
+        """Count one failure."""
+        self._failures.labels(code).inc()

@@ -1,0 +1,32 @@
+"""What the routes use, put together once by `service.app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from graders.ports import Ports
+from service.auth import KeySource
+from service.definitions import AdHocGraders, Definitions
+from service.metrics import Metrics
+from service.settings import Settings
+
+Check: TypeAlias = Callable[[], dict[str, Any]]
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a handler may reach, by way of ``request.app.state.services``.
+
+    Attributes:
+        checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
+    """
+
+    settings: Settings
+    definitions: Definitions
+    adhoc: AdHocGraders
+    ports: Ports
+    metrics: Metrics
+    keys: KeySource
+    checks: dict[str, Check]

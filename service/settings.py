@@ -1,0 +1,255 @@
+"""Every setting of the service: read once from the environment into one frozen Struct.
+
+The only module that reads the environment. A variable under our prefix that is none of ours is an
+error, so that a misspelt limit can never be silently ignored. `document` writes CONFIGURATION.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "GRADEKEEPER_"
+SECRETS = frozenset({"api_key"})  # shown masked wherever settings are shown
+
+_GROUPS = {
+    "host": "Network",
+    "api_key": "Security",
+    "definitions": "Definitions",
+    "response_profile": "Grading",
+    "max_body_bytes": "Limits",
+    "log_level": "Operations",
+}
+
+
+class SettingsError(ValueError):
+    """Environment variables that cannot be used; one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Keep every problem found."""
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Effective settings; the environment variable is ``GRADEKEEPER_`` and the upper-case name."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    ] = 8080
+    workers: Annotated[
+        int, Meta(ge=1, le=256, description="Worker processes; one per core is right.")
+    ] = 1
+    backlog: Annotated[int, Meta(ge=1, description="Connections that may wait to be accepted.")] = (
+        2048
+    )
+    keep_alive_s: Annotated[
+        int, Meta(ge=1, description="Seconds an idle connection is kept open.")
+    ] = 75
+    shutdown_grace_s: Annotated[
+        int,
+        Meta(ge=1, description="Seconds a stopping worker gives accepted requests to finish."),
+    ] = 30
+
+    api_key: Annotated[
+        str,
+        Meta(
+            description="One key with every scope; clients send it as `Authorization: Bearer …`. "
+            "For several keys use the file."
+        ),
+    ] = ""
+    api_keys_file: Annotated[
+        str,
+        Meta(
+            description="JSON file of keys (`gradekeeper key` makes entries): name, sha256, "
+            "scopes. Read again when it changes and on SIGHUP."
+        ),
+    ] = ""
+    allow_unauthenticated: Annotated[
+        bool,
+        Meta(description="Serve on a non-loopback address without any key."),
+    ] = False
+
+    definitions: Annotated[
+        str,
+        Meta(
+            description="Further directories of definitions, separated by `:`, besides the bundled "
+            "ones."
+        ),
+    ] = ""
+    bundled_definitions: Annotated[
+        bool, Meta(description="Serve the definitions that ship with gradekeeper.")
+    ] = True
+    reload_definitions_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Seconds between looks for changed definition files; 0 leaves it to "
+            "SIGHUP.",
+        ),
+    ] = 0.0
+
+    response_profile: Annotated[
+        Literal["live", "schema"],
+        Meta(
+            description="Shape of OpenAI-compatible answers: `live` has the 24 recorded error "
+            "flags, `schema` the 14 published ones."
+        ),
+    ] = "live"
+    rendering: Annotated[
+        Literal["json", "python"],
+        Meta(
+            description="How templates render what is not a string: as JSON or as Python's `str`. "
+            "Part of every signature."
+        ),
+    ] = "json"
+    wordnet_dir: Annotated[
+        str,
+        Meta(
+            description="Directory of WordNet 3.0 (`index.noun` …) for METEOR; empty looks in the "
+            "usual places."
+        ),
+    ] = ""
+    max_fuzzy_chars: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Longest text for `fuzzy_match`, in characters; its time is quadratic.",
+        ),
+    ] = 20_000
+    max_metric_chars: Annotated[
+        int, Meta(ge=1, description="Longest text for every other text metric, in characters.")
+    ] = 100_000
+    max_rendered_chars: Annotated[
+        int, Meta(ge=1, description="Longest text that one template may render to, in characters.")
+    ] = 4_000_000
+    run_cache_entries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Compiled graders of `graders/run` kept for the next call with the same "
+            "grader.",
+        ),
+    ] = 256
+
+    max_body_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Largest request body; a streamed NDJSON body is bounded by line instead.",
+        ),
+    ] = 64 * 1024 * 1024
+    max_batch_rows: Annotated[int, Meta(ge=1, description="Rows of one JSON batch.")] = 10_000
+    max_concurrent_rows: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Rows of one batch under way at once when judges or user code are asked.",
+        ),
+    ] = 64
+    max_line_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest line of a streamed NDJSON batch.")
+    ] = 8 * 1024 * 1024
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Least severity that is logged; access lines are `info`."),
+    ] = "info"
+    access_log: Annotated[bool, Meta(description="Log one JSON line a request.")] = True
+    trust_proxy_headers: Annotated[
+        bool,
+        Meta(
+            description="Take client addresses from `X-Forwarded-For` (only behind a proxy of "
+            "yours)."
+        ),
+    ] = False
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Return the settings that ``environ`` (the process's own by default) asks for.
+
+        Raises:
+            SettingsError: With every variable that is unknown or has an unusable value.
+        """
+        environ = os.environ if environ is None else environ
+        fields = {f"{PREFIX}{f.name.upper()}": f for f in msgspec.structs.fields(cls)}
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for variable, text in sorted(environ.items()):
+            if not variable.startswith(PREFIX):
+                continue
+            field = fields.get(variable)
+            if field is None:
+                near = difflib.get_close_matches(variable, fields, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                problems.append(f"{variable} is no setting of gradekeeper{hint}")
+                continue
+            try:
+                values[field.name] = msgspec.convert(_plain(text), field.type, strict=False)
+            except msgspec.ValidationError as error:
+                problems.append(f"{variable}: {error}")
+        if problems:
+            raise SettingsError(problems)
+        return cls(**values)
+
+    def masked(self) -> dict[str, Any]:
+        """Return the settings as a dict to show, secrets replaced by whether they are set."""
+        shown = msgspec.structs.asdict(self)
+        for name in SECRETS:
+            shown[name] = "***" if shown[name] else ""
+        return shown
+
+
+def _plain(text: str) -> str:
+    return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(
+        text.strip().lower(), text.strip()
+    )
+
+
+def document() -> str:
+    """Return CONFIGURATION.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "Settings come from environment variables, read once at start; the effective ones are then",
+        "logged, secrets masked. A `GRADEKEEPER_` variable that is not listed stops the start.",
+        "",
+        "Written by `gradekeeper settings --markdown` from `service/settings.py`; do not edit.",
+    ]
+    for field in msgspec.structs.fields(Settings):
+        if field.name in _GROUPS:
+            lines += [
+                "",
+                f"## {_GROUPS[field.name]}",
+                "",
+                "| variable | default | values | what it does |",
+                "|---|---|---|---|",
+            ]
+        description = next(m.description for m in get_args(field.type)[1:] if isinstance(m, Meta))
+        default = "" if field.default == "" else f"`{_shown(field.default)}`"
+        variable = f"`{PREFIX}{field.name.upper()}`"
+        lines.append(f"| {variable} | {default} | {_values(field.type)} | {description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - the default of any setting
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(annotation: Any) -> str:  # noqa: ANN401 - a type form
+    base, *metas = get_args(annotation)
+    if get_origin(base) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(base))
+    if base is bool:
+        return "`true`, `false`"
+    name = {"str": "text", "int": "integer", "float": "number"}[base.__name__]
+    bounds = [f"≥ {m.ge}" for m in metas if m.ge is not None] + [
+        f"≤ {m.le}" for m in metas if m.le is not None
+    ]
+    return " ".join([name, *([", ".join(bounds)] if bounds else [])])

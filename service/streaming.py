@@ -1,0 +1,232 @@
+"""Batches as NDJSON: rows are graded as they arrive, results leave as they complete.
+
+The response reads the request itself, because Litestar's own streaming loses body chunks when a
+handler reads and writes at once (spec/performance.md §2.4). Results wait in a bounded outbox while
+a client that sends before it reads is still sending, so neither side waits for the other for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from litestar.exceptions import SerializationException
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from graders.errors import RowError
+from service.grading import Row, RowGrader, indexed, next_block, sample_of, unless_gone
+from service.lean import ClientGoneError, decode
+from service.wire import RowResult, StreamEnd
+
+NDJSON = "application/x-ndjson"
+
+_MAX_WAITING_BYTES = (
+    16 * 1024 * 1024
+)  # results a client may leave unread before grading waits for it
+_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class Outbox:
+    """Sends in the background; `room` waits while too much is unsent."""
+
+    def __init__(self, send: Send) -> None:
+        """Send through ``send``."""
+        self._send = send
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._work = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._closed = False
+        self._task = asyncio.ensure_future(self._run())
+
+    def put(self, data: bytes) -> None:
+        """Take ``data`` to send."""
+        self._parts.append(data)
+        self._waiting += len(data)
+        self._work.set()
+
+    async def room(self) -> None:
+        """Return once less than the bound is unsent."""
+        while self._waiting > _MAX_WAITING_BYTES and not self._task.done():
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def close(self) -> None:
+        """Send the rest and end the body."""
+        self._closed = True
+        self._work.set()
+        await self._task
+
+    def drop(self) -> None:
+        """Forget what is unsent: nobody reads it."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._parts or not self._closed:
+            if not self._parts:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            data = b"".join(self._parts)
+            self._parts.clear()
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            self._waiting -= len(data)
+            self._progress.set()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Lines:
+    """The lines of a request body as they arrive; knows when the client is gone."""
+
+    def __init__(self, receive: Receive, max_line_bytes: int) -> None:
+        """Read from ``receive``."""
+        self._receive = receive
+        self._max = max_line_bytes
+        self._rest = b""
+        self._ended = asyncio.Event()
+
+    async def _chunk(self) -> bytes:
+        """Return the next bytes of the body and note when they were the last."""
+        message: Any = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._ended.set()
+            raise ClientGoneError
+        if not message.get("more_body", False):
+            self._ended.set()
+        body: bytes = message.get("body", b"")
+        return body
+
+    async def portions(self) -> AsyncIterator[list[bytes]]:
+        """Yield complete lines in the portions in which they arrive; blank lines are left out.
+
+        A line over the limit comes cut, one byte longer than the limit.
+
+        Raises:
+            ClientGoneError: The client closed the connection before the body was complete.
+        """
+        while not self._ended.is_set():
+            *lines, self._rest = (self._rest + await self._chunk()).split(b"\n")
+            if len(self._rest) > self._max:
+                lines.append(self._rest[: self._max + 1])
+                self._rest = await self._after_line()
+            if self._ended.is_set():
+                lines.append(self._rest)
+            lines = [line for line in lines if line.strip()]
+            if lines:
+                yield lines
+
+    async def _after_line(self) -> bytes:
+        """Drop the rest of an overlong line; return what follows it."""
+        newline, rest = b"", b""
+        while not newline and not self._ended.is_set():
+            _, newline, rest = (await self._chunk()).partition(b"\n")
+        return rest
+
+    async def until_gone(self) -> None:
+        """Return when the client closes the connection, once nobody reads the body any more."""
+        await self._ended.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class Stream(ASGIResponse):
+    """Grades NDJSON in, NDJSON out."""
+
+    __slots__ = ("_decoder", "_end", "_grader", "_max_line_bytes")
+
+    def __init__(
+        self,
+        *,
+        grader: RowGrader,
+        decoder: msgspec.json.Decoder[Any],
+        end: dict[str, Any],
+        max_line_bytes: int,
+    ) -> None:
+        """Grade the lines of the body; ``end`` heads the last line of the answer."""
+        self._grader = grader
+        self._decoder = decoder
+        self._end = end
+        self._max_line_bytes = max_line_bytes
+        self.status_code = 200
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Stream the results; the last line is a `StreamEnd`."""
+        headers = [(b"content-type", NDJSON.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        lines = Lines(receive, self._max_line_bytes)
+        outbox = Outbox(send)
+        work = self._now if self._grader.is_pure else self._asked
+        try:
+            await unless_gone(work(lines, outbox), lines.until_gone())
+            outbox.put(_encode(StreamEnd(**self._end, summary=self._grader.summary())) + b"\n")
+            await unless_gone(outbox.close(), lines.until_gone())
+        except ClientGoneError:
+            return
+        finally:
+            outbox.drop()
+            self._grader.close()
+
+    def _read(self, line: bytes, index: int) -> Row | RowResult:
+        """Return item and sample of one line, or the failed row that it is."""
+        if len(line) > self._max_line_bytes:
+            message = f"the line is longer than {self._max_line_bytes} bytes"
+            return self._grader.unreadable(message, index)
+        try:
+            row = decode(self._decoder, line)
+            return row.item, sample_of(row)
+        except SerializationException as error:
+            return self._grader.unreadable(error.detail, index)
+        except RowError as error:
+            return self._grader.unreadable(str(error), index)
+
+    async def _now(self, lines: Lines, outbox: Outbox) -> None:
+        """Grade with a pure definition, in blocks that leave the event loop time for others."""
+        index, size = 0, 1
+        async for portion in lines.portions():
+            start = 0
+            while start < len(portion):
+                began = time.perf_counter()
+                block = portion[start : start + size]
+                outbox.put(_encode_lines(self._graded(block, index)))
+                start += len(block)
+                index += len(block)
+                size = next_block(size, time.perf_counter() - began)
+                await asyncio.sleep(0)
+                await outbox.room()
+
+    def _graded(self, block: list[bytes], first: int) -> list[RowResult]:
+        results: list[RowResult] = []
+        for index, line in enumerate(block, start=first):
+            row = self._read(line, index)
+            if not isinstance(row, RowResult):
+                row = indexed(self._grader.now((row,))[0], index)
+            results.append(row)
+        return results
+
+    async def _asked(self, lines: Lines, outbox: Outbox) -> None:
+        """Grade with a definition that asks something outside; results leave as they complete."""
+
+        def emit(index: int, result: RowResult) -> None:
+            outbox.put(_encode(indexed(result, index)) + b"\n")
+
+        async def rows() -> AsyncIterator[tuple[int, Row]]:
+            index = 0
+            async for portion in lines.portions():
+                for line in portion:
+                    row = self._read(line, index)
+                    if isinstance(row, RowResult):
+                        outbox.put(_encode(row) + b"\n")
+                    else:
+                        yield index, row
+                    index += 1
+                    await outbox.room()
+
+        try:
+            await self._grader.each(rows(), emit)
+        except* ClientGoneError:
+            raise ClientGoneError from None

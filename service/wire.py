@@ -1,0 +1,264 @@
+"""Requests and responses as they travel: the JSON of every route that is no trainer's dialect."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from graders.errors import Finding
+from graders.grade import ErrorFlags, TokenUsage
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``graders/run``; further fields (``trace_id`` …) are taken and unused, as hosted."""
+
+    grader: msgspec.Raw
+    model_sample: str
+    item: dict[str, Any] | None = None
+
+
+class ValidateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``graders/validate``."""
+
+    grader: msgspec.Raw
+
+
+class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """``metadata`` of a run, in the recorded order; profile ``schema`` has 14 of the flags."""
+
+    name: str
+    type: str
+    errors: ErrorFlags
+    execution_time: float
+    scores: dict[str, float] = {}
+    token_usage: TokenUsage | int | None = None
+    sampled_model_name: str | None = None
+
+
+class RunResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``graders/run`` (spec §1.4)."""
+
+    reward: float
+    metadata: RunMetadata
+    sub_rewards: dict[str, float]
+    model_grader_token_usage_per_model: dict[str, TokenUsage]
+
+
+class ValidateResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``graders/validate``: the accepted grader, its name filled in."""
+
+    grader: dict[str, Any]
+
+
+class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
+    """What the official clients parse into their exceptions."""
+
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIErrorResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Error body of the OpenAI-compatible routes."""
+
+    error: OpenAIError
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row: an item, and the model's output as a text or a ``sample`` object (exactly one)."""
+
+    item: dict[str, Any] = {}
+    model_sample: str | None = None
+    sample: dict[str, Any] | None = None
+
+
+class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Many rows for one grader."""
+
+    rows: list[ScoreRequest]
+
+
+class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a row has no reward of its own.
+
+    Attributes:
+        code: Stable machine-readable name.
+        message: One sentence.
+        flag: OpenAI's flag for it, where there is one.
+        part: Key in ``multi.graders`` where it arose.
+        retryable: Whether asking again later could help.
+        retry_after_s: Seconds to wait before a retry, when known.
+    """
+
+    code: str
+    message: str
+    flag: str | None = None
+    part: str | None = None
+    retryable: bool = False
+    retry_after_s: float | None = None
+
+
+class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Result of one row of a batch.
+
+    Attributes:
+        reward: Always a finite number; meaningless unless ``ok``.
+        ok: True when the grader gave the reward itself.
+        passed: ``ok`` and the reward reaches the pass threshold.
+        index: Zero-based position in the request; only in streams, where order is not kept.
+        error: The first failure; absent when ``ok``.
+        sub_rewards: By key of a ``multi``; absent for other types.
+        judgements: The judges that answered, which extend the batch's signature for this row.
+        usage: Judge tokens by model; absent without a judge.
+        diagnostics: Captured output and the like, with ``?debug=true``.
+    """
+
+    reward: float
+    ok: bool
+    passed: bool
+    index: int | None = None
+    error: RowError | None = None
+    sub_rewards: dict[str, float] | None = None
+    judgements: tuple[str, ...] = ()
+    usage: dict[str, TokenUsage] | None = None
+    diagnostics: dict[str, Any] | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts and mean of a batch; the mean is over the rows that are ``ok``, null without any."""
+
+    rows: int
+    ok: int
+    failed: int
+    passed: int
+    mean_reward: float | None
+
+
+class GraderReference(msgspec.Struct, frozen=True, kw_only=True):
+    """The concrete version that graded, and how it makes grades."""
+
+    grader: str
+    version: int
+    digest: str
+    signature: str
+    pass_threshold: float
+    threshold_source: Literal["definition", "default"]
+
+
+class ScoreResponse(GraderReference, frozen=True, kw_only=True):
+    """Answer of ``…/score``."""
+
+    reward: float
+    ok: bool
+    passed: bool
+    error: RowError | None
+    errors: ErrorFlags
+    sub_rewards: dict[str, float]
+    execution_time: float
+    token_usage: dict[str, TokenUsage]
+    sampled_model_name: str | None
+    diagnostics: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchResponse(GraderReference, frozen=True, kw_only=True):
+    """Answer of ``…/score/batch``: one result a row, in the order of the rows."""
+
+    results: list[RowResult]
+    summary: Summary
+
+
+class StreamEnd(GraderReference, frozen=True, kw_only=True):
+    """Last line of a streamed batch; without it the stream was cut off."""
+
+    summary: Summary
+
+
+class VersionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a list of versions."""
+
+    version: int
+    digest: str
+    type: str
+    labels: list[str]
+
+
+class GraderSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the list of graders."""
+
+    name: str
+    description: str
+    type: str
+    latest: int
+    labels: dict[str, int]
+
+
+class GraderList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v1/graders``."""
+
+    graders: list[GraderSummary]
+
+
+class VersionList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET …/versions``, oldest first."""
+
+    grader: str
+    versions: list[VersionSummary]
+
+
+class DefinitionResponse(GraderReference, frozen=True, kw_only=True):
+    """Answer of ``GET …/versions/{version}``."""
+
+    description: str
+    labels: list[str]
+    definition: msgspec.Raw
+    lint: list[Finding]
+    examples: list[dict[str, Any]]
+
+
+class ExportResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``…/export``: ``body`` is exactly what to submit."""
+
+    grader: str
+    version: int
+    digest: str
+    target: str
+    form: str
+    body: dict[str, Any]
+    left_out: list[Finding]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``application/problem+json`` (RFC 9457).
+
+    Attributes:
+        type: URI reference that names the kind of problem.
+        title: The same in words.
+        status: The HTTP status.
+        detail: What went wrong this time.
+        request_id: To find the request in the log.
+        errors: Every finding, with JSON pointers.
+        retryable: Whether asking again later could help.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    errors: list[Finding] | None = None
+    retryable: bool = False
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``/healthz``."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``/readyz``: ``ready`` and every dependency by name."""
+
+    ready: bool
+    dependencies: dict[str, dict[str, Any]]

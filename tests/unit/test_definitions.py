@@ -1,0 +1,75 @@
+"""What ships in graders/definitions: documented, pinned, exportable, and graded as documented."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from graders import registry
+from graders.building import Options
+from graders.export import TARGETS, Target
+from graders.lint import lint
+from graders.ports import Ports
+from graders.registry import Definition
+from graders.sample import Sample
+
+BUNDLED = registry.load([registry.BUNDLED], Options())
+DEFINITIONS = [version for name in BUNDLED.names() for version in BUNDLED.versions(name)]
+IDS = [f"{definition.name}@{definition.version}" for definition in DEFINITIONS]
+EXAMPLES = [
+    pytest.param(definition, example, id=f"{definition.name}@{definition.version}-{number}")
+    for definition in DEFINITIONS
+    for number, example in enumerate(definition.examples(), start=1)
+]
+
+
+def test_four_graders_ship() -> None:
+    assert {"clause-matching", "exact-answer", "name-email-extraction", "tool-call-check"} <= set(
+        BUNDLED.names()
+    )
+
+
+def test_lock_pins_every_version_in_order() -> None:
+    lock = (registry.BUNDLED / registry.LOCK).read_text(encoding="utf-8")
+    assert lock == registry.lock_lines(DEFINITIONS)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=IDS)
+def test_definition_is_documented_and_has_examples(definition: Definition) -> None:
+    readme = (definition.folder / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {definition.name}\n")
+    assert definition.description.endswith(".")
+    assert "Sources:" in readme
+    examples = definition.examples()
+    assert len(examples) >= 8
+    assert len({example["note"] for example in examples}) == len(examples)
+    rewards = {example["reward"] for example in examples}
+    assert {0.0, 1.0} <= rewards
+    assert any("failure" in example for example in examples)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=IDS)
+def test_lint_has_nothing_to_say(definition: Definition, target: Target) -> None:
+    raw = msgspec.json.decode(definition.document)
+    assert lint(raw, Options(), target=target) == []
+
+
+@pytest.mark.parametrize(("definition", "example"), EXAMPLES)
+async def test_example_gets_its_reward(definition: Definition, example: dict[str, Any]) -> None:
+    sample = (
+        Sample.from_object(example["sample"])
+        if "sample" in example
+        else Sample(example["model_sample"])
+    )
+    grade = await definition.grader.grade(example["item"], sample, Ports())
+    assert grade.reward == pytest.approx(example["reward"], abs=1e-12)
+    failure = {example["failure"]} if "failure" in example else set()
+    assert {each.code for each in grade.failures} == failure
+
+
+def test_readme_snippet_runs() -> None:
+    readme = (registry.BUNDLED.parent / "README.md").read_text(encoding="utf-8")
+    snippet = readme.partition("```python\n")[2].partition("```")[0]
+    assert "assert grade.reward" in snippet
+    exec(snippet, {})  # noqa: S102 - our own README
