@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.sandbox import scratch
 from service.sandbox.calls import Call, Finished, cpu_seconds, sealed
+from service.sandbox.guest import boot_code
 from service.sandbox.guest.warmups import PACKAGES
 from service.sandbox.problems import ZygoteLostError
 from service.sandbox.zygotes import BaseLink, TierLink, bits_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from service.sandbox.calls import Reason
     from service.sandbox.config import SandboxConfig
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from guest import base; del sys.path[0]; base.main({}, {})"
 # One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree on set order.
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -160,11 +160,11 @@ class Environment:
         self._scratch = fds or await asyncio.to_thread(self._make_scratch)
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
-        here = str(Path(__file__).parent)
+        code = boot_code("base", control, settings)
         environment = ENVIRONMENT | {"NLTK_DATA": str(Path(self._interpreter).parent.parent / "nltk_data")}
         # Not -I alone: that would ignore PYTHONHASHSEED. -s -P and no PYTHONPATH give the same isolation.
         return subprocess.Popen(  # noqa: S603 - our own interpreter with our own words
-            [self._interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", _BOOT.format(control, settings), here],
+            [self._interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", code],
             env=environment,
             cwd="/",
             pass_fds=(control, settings),

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
@@ -25,13 +24,13 @@ from graders.ports import SandboxResult, SandboxRun
 from service.sandbox.calls import Finished, FrameError, cpu_seconds, decode_frame, without_answer
 from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats
 from service.sandbox.environment import ENVIRONMENT
+from service.sandbox.guest import boot_code
 from service.sandbox.slots import Slots
 from service.sandbox.supervisor import encoded, seed_of, unknown_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from guest import oneshot; del sys.path[0]; oneshot.main()"
 _LENGTH = struct.Struct("=I")
 
 
@@ -118,7 +117,7 @@ class ProcessSandbox:
         directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir)
         try:
             process = await asyncio.create_subprocess_exec(
-                interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", _BOOT, str(Path(__file__).parent),
+                interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
                 env=_environment(directory), cwd=directory, start_new_session=True,
             )  # fmt: skip

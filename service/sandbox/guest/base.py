@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from typing import Any, NoReturn
 
-from . import bpf, landlock, leaf, lockdown, namespaces, syscalls, warmups, zygote
+from service.sandbox.guest import bpf, landlock, leaf, lockdown, namespaces, syscalls, warmups, zygote
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
 _PROGRAMS = ("/bin", "/usr/bin")

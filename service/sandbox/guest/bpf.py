@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 
-from .tables import ARCHITECTURES, NUMBERS
+from service.sandbox.guest.tables import ARCHITECTURES, NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import ctypes
 import os
 import stat
 
-from . import syscalls
+from service.sandbox.guest import syscalls
 
 _CREATE_VERSION = 1
 _RULE_PATH_BENEATH = 1

@@ -12,13 +12,13 @@ import os
 import resource
 import signal
 
-from . import syscalls
+from service.sandbox.guest import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .landlock import Ruleset
+    from service.sandbox.guest.landlock import Ruleset
 
 _STACK_BYTES = 8 << 20
 # 0-2 are on /dev/null, 3 is the result pipe; the zygote's socket waits here until nothing can fail any more.

@@ -11,7 +11,7 @@ import ctypes
 import os
 import stat
 
-from . import syscalls
+from service.sandbox.guest import syscalls
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x00020000,

@@ -8,7 +8,7 @@ import os
 import resource
 import struct
 
-from . import leaf
+from service.sandbox.guest import leaf
 
 _LENGTH = struct.Struct("=I")
 

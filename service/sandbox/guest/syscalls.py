@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-from .tables import ARCHITECTURES, NUMBERS
+from service.sandbox.guest.tables import ARCHITECTURES, NUMBERS
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4

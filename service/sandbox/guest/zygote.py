@@ -32,8 +32,8 @@ import struct
 import sys
 import time
 
-from . import leaf, warmups
-from .lockdown import CONTROL_FD, Lockdown, LockdownError
+from service.sandbox.guest import leaf, warmups
+from service.sandbox.guest.lockdown import CONTROL_FD, Lockdown, LockdownError
 
 TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, ENDED = range(1, 9)
 # operation, id, slot, CPU seconds (or nice level), seed given?, seed
@@ -214,8 +214,9 @@ def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: 
             text = f"cannot import {name}: {type(error).__name__}: {error}"
             control.send(REPLY.pack(FAILED, 0, 0, 0, 0) + text.encode()[:1000])
             return
-    for name in [name for name in sys.modules if name.partition(".")[0] == __name__.partition(".")[0]]:
-        del sys.modules[name]
+    ours = __name__.partition(".")[0]
+    for module in [module for module in sys.modules if module.partition(".")[0] == ours]:
+        del sys.modules[module]
     gc.collect()
     gc.freeze()
     gc.disable()
