@@ -9,7 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from service.sandbox.guest.warmups import PACKAGES
+from service.sandbox.guest.warmups import PACKAGES, STANDARD
 from service.sandbox.guest.zygote import (
     CALL,
     COMPILE,
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from service.sandbox.calls import Call
 
 _MAX_FDS = 250
+_USUAL_MESSAGE = 2048
+_STANDARD = {name.partition(".")[0] for name in STANDARD}
 _NO_SEED = b"\0" * 16
 
 
 def bits_of(names: Sequence[str] | frozenset[str], available: frozenset[str]) -> int:
     """Return the bit set of those ``names`` that are known packages and in the image."""
-    return sum(1 << index for index, name in enumerate(PACKAGES) if name in names and name in available)
+    # What a heavy package brings along needs no bit of its own, but "standard" is cheap beside those.
+    wanted = {"standard", *names} if _STANDARD.intersection(names) else names
+    return sum(1 << index for index, name in enumerate(PACKAGES) if name in wanted and name in available)
 
 
 class Link:
@@ -54,6 +58,7 @@ class Link:
         end.setblocking(False)
         self.ready: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
         self.closed = False
+        self._sizes = (MAX_MESSAGE, _MAX_FDS)
         self._loop.add_reader(end.fileno(), self._readable)
 
     def send(self, message: bytes, fds: Sequence[int]) -> None:
@@ -97,7 +102,7 @@ class Link:
     def _readable(self) -> None:
         while not self.closed:
             try:
-                message, fds, _, _ = socket.recv_fds(self._end, MAX_MESSAGE, _MAX_FDS)
+                message, fds, _, _ = socket.recv_fds(self._end, *self._sizes)
             except BlockingIOError:
                 return
             except OSError:
@@ -109,6 +114,7 @@ class Link:
             rest = message[REPLY.size :]
             if operation == READY and not self.ready.done():
                 self.ready.set_result((json.loads(rest), fds))
+                self._sizes = (_USUAL_MESSAGE, 1)
             elif operation == FAILED and not self.ready.done():
                 self._fail(rest.decode(errors="replace"))
             else:

@@ -7,7 +7,7 @@ without the packages around them.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 _BOOT = """
 import sys, types
@@ -22,10 +22,10 @@ from service.sandbox.guest import {module}
 
 def boot_code(module: str, *arguments: int) -> str:
     """Return what ``python -c`` needs to run ``main(*arguments)`` of the guest module ``module``."""
-    middle = Path(__file__).absolute().parents[1]
+    middle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return _BOOT.format(
-        outer=str(middle.parent),
-        middle=str(middle),
+        outer=os.path.dirname(middle),
+        middle=middle,
         module=module,
         arguments=", ".join(map(str, arguments)),
     )

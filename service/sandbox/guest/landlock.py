@@ -79,7 +79,7 @@ class Ruleset:
 
     def allow_reading(self, paths: list[str]) -> None:
         """Allow reading ``paths`` and what is beneath them; those that do not exist are left out."""
-        for path in paths:
+        for path in dict.fromkeys(map(os.path.realpath, paths)):
             with contextlib.suppress(OSError):
                 self._rules.append(self._rule(path, self._read))
 

@@ -18,7 +18,6 @@ import os
 import random
 import struct
 import sys
-import tempfile
 import types
 
 TYPE_CHECKING = False
@@ -120,7 +119,9 @@ def prepare_interpreter(scratch: str, seed: int | None) -> None:
     """Give this process its own scratch, randomness and garbage collector."""
     for name in ("HOME", "TMPDIR", "PWD"):
         os.environ[name] = scratch
-    tempfile.tempdir = None
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None
     numpy_random = sys.modules.get("numpy.random")
     if seed is not None:
         random.seed(seed)

@@ -7,10 +7,10 @@ leaf reports the step to the supervisor over the zygote's own socket, which user
 from __future__ import annotations
 
 import fcntl
-import glob
 import os
 import resource
 import signal
+import sys
 
 from service.sandbox.guest import syscalls
 
@@ -27,6 +27,19 @@ _FAMILY_MARGIN = 16
 _FAMILY_NICE = 10
 _LIFT_TO = 32
 _HIGHEST_FD = (1 << 31) - 1  # close_range: one call, however high
+
+
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_MEMLOCK,
+    resource.RLIMIT_MSGQUEUE,
+    resource.RLIMIT_STACK,
+    resource.RLIMIT_NPROC,
+)
 
 
 class LockdownError(Exception):
@@ -53,6 +66,7 @@ class Limits:
         self.cores = cores
         self.max_processes = max_processes
         self._uid_processes = 0
+        self._ceilings = {which: _ceiling(which) for which in _LIMITS}
         self.cpus = sorted(os.sched_getaffinity(0))
 
     def measure(self) -> None:
@@ -62,7 +76,7 @@ class Limits:
 
     def apply(self, cpu_s: int, slot: int, base_bytes: int) -> None:
         """Set hard limits on this process; ``base_bytes`` is the zygote's own address space."""
-        hard = {
+        wanted = {
             resource.RLIMIT_AS: base_bytes + self.memory_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,
             resource.RLIMIT_NOFILE: self.open_files,
@@ -70,18 +84,15 @@ class Limits:
             resource.RLIMIT_CORE: 0,
             resource.RLIMIT_MEMLOCK: 0,
             resource.RLIMIT_MSGQUEUE: 0,
+            resource.RLIMIT_STACK: _STACK_BYTES,
         }
         if self.max_processes:
-            # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's own counting.
-            hard[resource.RLIMIT_NPROC] = self._uid_processes + _FAMILY_MARGIN * self.max_processes
+            # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's count.
+            wanted[resource.RLIMIT_NPROC] = self._uid_processes + _FAMILY_MARGIN * self.max_processes
             os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
-        for which, value in hard.items():
-            ceiling = resource.getrlimit(which)[1]
-            value = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)  # noqa: PLW2901 - clamp
-            resource.setrlimit(which, (value, value))
-        ceiling = resource.getrlimit(resource.RLIMIT_STACK)[1]
-        stack = _STACK_BYTES if ceiling == resource.RLIM_INFINITY else min(_STACK_BYTES, ceiling)
-        resource.setrlimit(resource.RLIMIT_STACK, (stack, stack))
+        for which, value in wanted.items():
+            limit = min(value, self._ceilings[which])
+            resource.setrlimit(which, (limit, limit))
         if self.cores < len(self.cpus):
             first = slot * self.cores
             os.sched_setaffinity(0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)})
@@ -96,9 +107,17 @@ def address_space_bytes() -> int:
         return 0
 
 
+def _ceiling(which: int) -> int:
+    hard = resource.getrlimit(which)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
 def _tasks_of_uid() -> int:
     total = 0
-    for path in glob.iglob("/proc/[0-9]*"):
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        path = f"/proc/{name}"
         try:
             if os.stat(path).st_uid in (0, os.getuid()):  # an undumpable process shows as root's
                 total += len(os.listdir(f"{path}/task"))
@@ -152,7 +171,7 @@ class Lockdown:
         """
         scratch = self.scratch.format(slot=slot)
         steps: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("session", lambda: self._own_session(parent)),
+            ("group", lambda: self._own_group(parent)),
             ("scratch", lambda: os.chdir(scratch)),
             ("landlock", lambda: self._ruleset.enforce(scratch) if self._ruleset else None),
             ("descriptors", lambda: self._close_all(result_fd, control_fd)),
@@ -169,8 +188,9 @@ class Lockdown:
         os.close(CONTROL_FD)
         return scratch
 
-    def _own_session(self, parent: int) -> None:
-        os.setsid()
+    def _own_group(self, parent: int) -> None:
+        # Not a session: each would get its own share of the CPUs, and niceness would mean nothing.
+        os.setpgid(0, 0)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             msg = "the zygote is gone"

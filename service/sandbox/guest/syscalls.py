@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import sys
 
 from service.sandbox.guest.tables import ARCHITECTURES, NUMBERS
@@ -28,6 +27,7 @@ _SECUREBITS_ROOT_IS_NOBODY = 0x03
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 def number(name: str) -> int:
@@ -36,10 +36,10 @@ def number(name: str) -> int:
     Raises:
         OSError: The architecture is unknown here or does not have the call.
     """
-    known = ARCHITECTURES.get(platform.machine())
+    known = ARCHITECTURES.get(os.uname().machine)
     found = NUMBERS[name][known[1]] if known else None
     if found is None:
-        raise OSError(38, f"no system call {name} on {platform.machine()}")
+        raise OSError(38, f"no system call {name} on {os.uname().machine}")
     return found
 
 
@@ -72,8 +72,11 @@ def prctl(option: int, *args: int) -> int:
     Raises:
         OSError: The kernel refused.
     """
-    padded = [*args, 0, 0, 0, 0][:4]
-    return call("prctl", option, *padded)
+    result = int(_libc.prctl(option, *([*args, 0, 0, 0, 0][:4])))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
 
 
 class FilterProgram:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -206,6 +207,8 @@ def _family(leader: int) -> list[tuple[int, int]]:
 def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
     """Import the packages of ``bits``, report, and fork leaves until the supervisor closes the socket."""
     started = time.monotonic()
+    for module in warmups.EVERYWHERE:
+        importlib.import_module(module)
     names = [name for index, name in enumerate(warmups.PACKAGES) if bits >> index & 1]
     for name in names:
         try:
@@ -215,7 +218,7 @@ def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: 
             control.send(REPLY.pack(FAILED, 0, 0, 0, 0) + text.encode()[:1000])
             return
     ours = __name__.partition(".")[0]
-    for module in [module for module in sys.modules if module.partition(".")[0] == ours]:
+    for module in [known for known in sys.modules if known.partition(".")[0] == ours]:
         del sys.modules[module]
     gc.collect()
     gc.freeze()
