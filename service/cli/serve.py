@@ -108,9 +108,16 @@ def bind(settings: Settings) -> list[socket.socket]:
         problem = error
         sockets.clear()
     if not sockets:
-        reason = problem.strerror if problem else "no such address"
+        reason = _reason(problem) if problem else "no such address"
         raise CommandError(f"cannot listen on {host}, port {port}: {reason}")
     return sockets
+
+
+def _reason(error: OSError) -> str:
+    """Return why an address cannot be listened on, without what libraries add to it."""
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    return os.strerror(error.errno or 0)
 
 
 def _url(host: str, sockets: list[socket.socket]) -> str:

@@ -10,8 +10,9 @@ import socket
 import threading
 
 from prometheus_client.multiprocess import mark_process_dead
-from uvicorn import Config
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from service.app import app_from_environment
 from service.cli.failures import CommandError
@@ -20,6 +21,19 @@ from service.edge import Edge
 from service.logs import event
 
 logger = logging.getLogger(__name__)
+
+
+class _Worker(Process):
+    """A worker process that knows when it is ready.
+
+    uvicorn creates the server in whichever thread asks first, so the thread that answers health
+    checks may look at another server than the one that runs.
+    """
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve; runs in the worker process."""
+        self._server = Server(config=self.config)
+        super().target(sockets)
 
 
 class Workers(Multiprocess):
@@ -31,23 +45,50 @@ class Workers(Multiprocess):
         self._metrics_dir = metrics_dir
         self._to_refresh: set[int | None] = set()
 
+    def init_processes(self) -> None:
+        """Start the workers."""
+        self.processes = [self._started() for _ in range(self.processes_num)]
+
+    def _started(self) -> Process:
+        process = _Worker(self.config, self.sockets)
+        process.start()
+        return process
+
     def handle_hup(self) -> None:
         """Have every worker read keys and definitions again."""
         self._to_refresh = {process.pid for process in self.processes}
+        self._refresh()
+
+    def handle_ttin(self) -> None:
+        """Keep the number of workers."""
+
+    def handle_ttou(self) -> None:
+        """Keep the number of workers."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replace dead workers, drop their gauges, and pass SIGHUP on to those that are ready."""
-        before = list(self.processes)
-        super().keep_subprocess_alive()
-        for process in before:
-            if process not in self.processes and process.pid is not None:
-                mark_process_dead(process.pid, path=self._metrics_dir)  # type: ignore[no-untyped-call]
-                event(logger, logging.WARNING, "worker replaced", {"pid": process.pid})
-        for process in self.processes if self._to_refresh else ():
-            # A worker that has not started yet would die of the signal.
-            if process.pid in self._to_refresh and process.is_ready():
-                os.kill(process.pid or 0, signal.SIGHUP)
-                self._to_refresh.discard(process.pid)
+        """Replace dead workers, unless they show that none can start; pass on a late SIGHUP."""
+        for index, process in enumerate(self.processes):
+            if process.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            process.kill()
+            process.join()
+            mark_process_dead(process.pid, path=self._metrics_dir)  # type: ignore[no-untyped-call]
+            fields = {"pid": process.pid, "exit_code": process.exitcode}
+            if process.exitcode == STARTUP_FAILURE:
+                event(logger, logging.ERROR, "stopping: a worker cannot start", fields)
+                self.should_exit.set()
+                return
+            event(logger, logging.WARNING, "replacing a worker that died", fields)
+            self.processes[index] = self._started()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Pass SIGHUP on to workers that are ready; one that has not started would die of it."""
+        for process in self.processes:
+            pid = process.pid
+            if pid is not None and pid in self._to_refresh and process.is_ready(timeout=1):
+                os.kill(pid, signal.SIGHUP)
+                self._to_refresh.discard(pid)
         self._to_refresh &= {process.pid for process in self.processes}
 
     def terminate_all(self) -> None:

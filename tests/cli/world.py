@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -118,20 +119,30 @@ class Judge:
 
 @contextlib.contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the command as a process of its own and end it at last."""
-    process = subprocess.Popen(
-        [COMMAND, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    """Run the command as a process and end it at last; `log_of` has its standard error."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        process.stderr = log  # a pipe would fill up unread
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            readable(process.stdout).close()
+
+
+def log_of(process: subprocess.Popen[str]) -> str:
+    """Return what a process has written to standard error."""
+    stream = readable(process.stderr)
+    stream.seek(0)
+    return stream.read()
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
@@ -146,7 +157,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
     with running("serve", "--port", "0", *arguments, **environment) as process:
         line = readable(process.stdout).readline()
         url = line.partition(" listens on ")[2].split(" ")[0]
-        assert url.startswith("http://"), line + readable(process.stderr).read()
+        assert url.startswith("http://"), line + log_of(process)
         until(lambda: httpx.get(f"{url}/healthz", timeout=20).is_success)
         yield process, url
 

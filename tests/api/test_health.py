@@ -1,0 +1,84 @@
+"""Operations: whether it lives, whether it is ready, and its own description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from service.app import create_app
+from service.endpoints.documented import _resolved
+from tests.api.world import DEFINITIONS, calling, settings
+
+
+async def test_healthz_says_that_the_process_lives(api: httpx.AsyncClient) -> None:
+    response = await api.get("/healthz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok"}
+
+
+async def test_readyz_names_every_dependency(api: httpx.AsyncClient) -> None:
+    response = await api.get("/readyz")
+    versions = sum(len(documents) for documents in DEFINITIONS.values())
+    assert response.status_code == 200
+    assert response.json() == {
+        "ready": True,
+        "dependencies": {"definitions": {"ok": True, "versions": versions, "reload_failed": False}},
+    }
+
+
+async def test_readyz_is_503_when_a_dependency_is_down(definitions: Path) -> None:
+    app = create_app(settings(definitions))
+    app._app.state.services.checks["sandbox"] = lambda: {"ok": False, "workers": 0}
+    async with calling(app) as client:
+        response = await client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["ready"] is False
+    assert response.json()["dependencies"]["sandbox"] == {"ok": False, "workers": 0}
+
+
+async def test_the_schema_page_is_interactive(api: httpx.AsyncClient) -> None:
+    for page in ("/schema", "/schema/scalar", "/schema/swagger"):
+        response = await api.get(page)
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/html")
+        assert "gradekeeper" in response.text
+
+
+async def test_the_schema_document_describes_every_route(api: httpx.AsyncClient) -> None:
+    response = await api.get("/schema/openapi.json")
+    document = response.json()
+    assert response.status_code == 200
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/healthz",
+        "/metrics",
+        "/readyz",
+        "/v1/fine_tuning/alpha/graders/run",
+        "/v1/fine_tuning/alpha/graders/validate",
+        "/v1/graders",
+        "/v1/graders/{name}",
+        "/v1/graders/{name}/versions",
+        "/v1/graders/{name}/versions/{version}",
+        "/v1/graders/{name}/versions/{version}/export",
+        "/v1/graders/{name}/versions/{version}/score",
+        "/v1/graders/{name}/versions/{version}/score/batch",
+    }
+    operations = [
+        operation for methods in document["paths"].values() for operation in methods.values()
+    ]
+    assert all(operation["summary"] for operation in operations)
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+async def test_the_schema_document_takes_ndjson_for_batches(api: httpx.AsyncClient) -> None:
+    document = (await api.get("/schema/openapi.json")).json()
+    batch = document["paths"]["/v1/graders/{name}/versions/{version}/score/batch"]["post"]
+    assert set(batch["requestBody"]["content"]) == {"application/json", "application/x-ndjson"}
+
+
+def test_references_are_resolved_at_every_depth() -> None:
+    schema = {"anyOf": [{"$ref": "#/$defs/Row"}, {"type": "null"}]}
+    assert _resolved(schema, {"Row": {"type": "object"}}) == {
+        "anyOf": [{"type": "object"}, {"type": "null"}]
+    }
