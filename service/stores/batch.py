@@ -67,6 +67,8 @@ class Batcher:
 
     async def look_up(self, keys: Sequence[str]) -> list[Any]:
         """Return an answer a key: bytes, None, or `AWAY`."""
+        if not keys:
+            return []
         if self._stats.away or self._closed:
             self._stats.operations["get", "skipped"] += 1
             return [AWAY] * len(keys)

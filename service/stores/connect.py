@@ -60,8 +60,8 @@ def _options(address: RedisAddress, config: StoreConfig) -> dict[str, Any]:
         # One retry: a connection from before a restart fails once, the next one works.
         "retry": Retry(NoBackoff(), 1),
         "protocol": 2,
-        "lib_name": None,
-        "lib_version": None,
+        # None: no CLIENT SETINFO on every new connection.
+        "driver_info": None,
     }
     if address.tls:
         options |= {"ssl": True, "ssl_ca_certs": config.tls_ca_file}
