@@ -20,7 +20,7 @@ from service.stores.connect import connect
         ("rediss+cluster://a/0", "cluster", (("a", 6379),), True, "", 0),
     ],
 )
-def test_url_is_taken_apart(
+def test_url_is_taken_apart(  # noqa: PLR0917 - a table row
     url: str, kind: str, hosts: tuple[tuple[str, int], ...], tls: bool, service: str, db: int
 ) -> None:
     address = parse_url(url)

@@ -38,15 +38,21 @@ async def keeps_its_promises(store: RedisStore) -> None:
     assert not trouble
 
 
-async def test_tls(tmp_path: Path) -> None:
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Return key and certificate of a server on 127.0.0.1."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-subj", "/CN=test"]
+    files = ["-keyout", str(key), "-out", str(cert)]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
-        + ["-keyout", str(key), "-out", str(cert)],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *files],
         check=True,
         capture_output=True,
     )
+    return key, cert
+
+
+async def test_tls(tmp_path: Path) -> None:
+    key, cert = certificate(tmp_path)
     options = ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
     with RedisServer(
         *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no", tls=True
