@@ -218,6 +218,12 @@ class Upstream:
         """Hang up on everybody."""
         await self.stop()
 
+    async def reached(self, count: int) -> None:
+        """Wait until ``count`` requests have arrived."""
+        async with asyncio.timeout(30):
+            while self.count < count:  # noqa: ASYNC110 - a test double need not be woken
+                await asyncio.sleep(0.01)
+
     async def start(self, port: int = 0) -> None:
         """Listen on ``port``, or on a free one."""
         loop = asyncio.get_running_loop()

@@ -196,21 +196,15 @@ class OpenAIJudge:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""
         found: dict[str, list[ListedModel] | str] = {}
         for route in self._routes.routes:
-            target = Target(
-                route=route,
-                api_key=self._routes.api_keys.get(route.name),
-                model="",
-                asked_model="",
-            )
             try:
-                found[route.name] = await self._upstreams.models(target)
+                found[route.name] = await self._upstreams.models(self._any_target(route))
             except CallFailedError as error:
                 found[route.name] = error.details
         return found
 
     async def warm(self) -> None:
-        """Import the client library in a thread, so that the first judge call need not wait."""
-        await self._upstreams.warm()
+        """Import the client library and make all clients, so that no judge call has to wait."""
+        await self._upstreams.warm(map(self._any_target, self._routes.routes))
 
     async def close(self) -> None:
         """End calls on their way, settle money, and close connections and the recording."""
@@ -220,6 +214,10 @@ class OpenAIJudge:
         await self._upstreams.close()
         if self._recording is not None:
             self._recording.close()
+
+    def _any_target(self, route: Route) -> Target:
+        key = self._routes.api_keys.get(route.name)
+        return Target(route=route, api_key=key, model="", asked_model="")
 
     def _target(self, model: str, unavailable: type[UpstreamError]) -> Target:
         target = self._routes.target(model)
@@ -249,7 +247,7 @@ class OpenAIJudge:
             path="/responses" if asks_responses else "/chat/completions",
             body=body,
             read=lambda raw: answer(raw, call, route, target.model),
-            expected=expected_usage(call, route),
+            expected=expected_usage(call, route) if _counts(route) else TokenUsage(),
         )
 
     async def _land(
@@ -368,6 +366,11 @@ class OpenAIJudge:
         task = asyncio.create_task(self._budgets.settle(reservation, spent=spent))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+
+def _counts(route: Route) -> bool:
+    """Return whether anything on ``route`` depends on how many tokens to expect."""
+    return route.price is not None or route.tokens_per_minute is not None
 
 
 def _failure(route: Route, error: CallFailedError) -> Failed:

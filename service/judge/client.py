@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import parsedate_to_datetime
-from importlib import import_module
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from service.judge.routes import Target
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import APIStatusError, APITimeoutError, AsyncOpenAI
 
 _LONGEST_CONNECT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 20.0
@@ -96,11 +95,18 @@ class Upstreams:
         """Start without a client."""
         self._wall = wall
         self._clients: dict[str, AsyncOpenAI] = {}
+        self._library: _Library
         self._loading = asyncio.Lock()
 
-    async def warm(self) -> None:
-        """Import the client library in a thread: half a second that the first call need not pay."""
-        await asyncio.to_thread(import_module, "openai")
+    async def warm(self, targets: Iterable[Target] = ()) -> None:
+        """Import the library and make the clients of ``targets``, in a thread.
+
+        Half a second for the import and a tenth for a client's certificates, which the first call
+        then need not pay and the event loop never does.
+        """
+        for target in targets:
+            await self._client(target)
+        self._library = await asyncio.to_thread(_load)
 
     async def post(self, target: Target, path: str, content: bytes) -> bytes:
         """Return the body of the 2xx answer to ``POST path``.
@@ -109,17 +115,12 @@ class Upstreams:
             CallFailedError: Anything else.
         """
         client = await self._client(target)
-        import httpx2  # noqa: PLC0415 - comes with openai
-
-        response: httpx2.Response = await self._guarded(
-            client.post(
-                path,
-                content=content,
-                cast_to=httpx2.Response,
-                options={"headers": {"content-type": "application/json"}},
-            )
+        library = self._library
+        response = await self._guarded(
+            client.post(path, content=content, cast_to=library.response, options=_JSON)
         )
-        return response.content
+        body: bytes = response.content
+        return body
 
     async def models(self, target: Target) -> list[ListedModel]:
         """Return what ``GET /models`` lists.
@@ -128,11 +129,7 @@ class Upstreams:
             CallFailedError: The upstream does not say.
         """
         client = await self._client(target)
-        import httpx2  # noqa: PLC0415
-
-        response: httpx2.Response = await self._guarded(
-            client.get("/models", cast_to=httpx2.Response)
-        )
+        response = await self._guarded(client.get("/models", cast_to=self._library.response))
         try:
             return msgspec.json.decode(response.content, type=_Models).data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -150,26 +147,25 @@ class Upstreams:
         client = self._clients.get(target.route.name)
         if client is None:
             async with self._loading:
-                await self.warm()
-                client = self._clients.get(target.route.name) or _new_client(target)
-                self._clients[target.route.name] = client
+                client = self._clients.get(target.route.name)
+                if client is None:
+                    self._library = await asyncio.to_thread(_load)
+                    client = await asyncio.to_thread(_new_client, target)
+                    self._clients[target.route.name] = client
         return client
 
     async def _guarded(self, request: Awaitable[Any]) -> Any:  # noqa: ANN401 - a raw response
-        import aiohttp  # noqa: PLC0415
-        import httpx2  # noqa: PLC0415
-        import openai  # noqa: PLC0415
-
+        library = self._library
         try:
             return await request
-        except openai.APITimeoutError as error:
+        except library.timed_out as error:
             # The transport reports a dropped connection as a connect timeout, too.
             raise CallFailedError(
                 "connection", "the connection timed out or was dropped", **_UNWELL
             ) from error
-        except openai.APIStatusError as error:
+        except library.status as error:
             raise self._status(error) from error
-        except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+        except library.failed as error:
             raise CallFailedError("connection", "the connection failed", **_UNWELL) from error
 
     def _status(self, error: APIStatusError) -> CallFailedError:
@@ -206,6 +202,29 @@ class Upstreams:
             return None
 
 
+class _Library(NamedTuple):
+    """What is used of the client library with every call, looked up once."""
+
+    response: type[Any]
+    timed_out: type[APITimeoutError]
+    status: type[APIStatusError]
+    failed: tuple[type[Exception], ...]
+
+
+def _load() -> _Library:
+    import aiohttp  # noqa: PLC0415
+    import httpx2  # noqa: PLC0415 - comes with openai
+    import openai  # noqa: PLC0415
+
+    return _Library(
+        response=httpx2.Response,
+        timed_out=openai.APITimeoutError,
+        status=openai.APIStatusError,
+        failed=(openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError),
+    )
+
+
+_JSON: Final[Any] = {"headers": {"content-type": "application/json"}}
 _UNWELL: Final[dict[str, Any]] = {"again": True, "unwell": True}
 
 

@@ -143,6 +143,8 @@ class Lane:
             self._slots.release()
 
     async def _enter(self, ends_at: float) -> None:
+        if self._slots.acquire_now():
+            return
         try:
             async with asyncio.timeout(max(0.0, ends_at - self._clock())):
                 await self._slots.acquire()

@@ -45,14 +45,20 @@ class Slots:
         """Calls waiting for a slot."""
         return len(self._waiting)
 
+    def acquire_now(self) -> bool:
+        """Take a slot if one is free and nobody waits; return whether it was taken."""
+        if self._waiting or self.active >= int(self.limit):
+            return False
+        self.active += 1
+        return True
+
     async def acquire(self) -> None:
         """Take a slot, first come first served.
 
         Raises:
             QueueFullError: Too many are waiting already.
         """
-        if self.active < int(self.limit) and not self._waiting:
-            self.active += 1
+        if self.acquire_now():
             return
         if len(self._waiting) >= self._longest:
             raise QueueFullError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from graders.errors import JudgeUnavailableError
@@ -182,7 +183,8 @@ class TestReplies:
     async def test_content_in_parts_is_joined(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
-        parts = b'[{"type":"text","text":"{\\"steps\\": []"},{"type":"text","text":", \\"result\\": 1}"}]'
+        texts = ('{"steps": []', ', "result": 1}')
+        parts = msgspec.json.encode([{"type": "text", "text": text} for text in texts])
         body = b'{"choices":[{"message":{"content":' + parts + b"}}]}"
         upstream.script = lambda asked: Says(body=body)
         reply = await make_judge(upstream_model="m").judge(call())

@@ -104,8 +104,7 @@ async def test_followers_of_a_killed_leader_get_an_answer_with_one_more_call(
         job = Job(upstream=upstream.url, redis=redis_server.url, prompts=["same"] * 50)
         leader, follower = await asyncio.gather(Replica.start(job), Replica.start(job))
         leader.send()
-        while not upstream.count:
-            await asyncio.sleep(0.01)
+        await upstream.reached(1)
         follower.send()
         await asyncio.sleep(0.3)
         leader.process.kill()

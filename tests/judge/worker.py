@@ -46,6 +46,7 @@ async def _run(job: Job) -> dict[str, Any]:
         store,
     )
     await judge.warm()
+    await store.check()
     print("ready", flush=True)  # noqa: T201 - the protocol of this process
     await asyncio.to_thread(sys.stdin.readline)
     began = time.monotonic()
