@@ -339,6 +339,7 @@ class OpenAIJudge:
             return question.read(raw)
 
         began = self._clock()
+        await self._upstreams.ready(question.target)
         expected = question.expected.total_tokens
         try:
             outcome, attempts = await lane.call(

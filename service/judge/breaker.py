@@ -3,14 +3,19 @@
 States: ``closed`` (all calls pass) → after some failures in a row ``open`` (none pass) → after a
 pause ``half_open`` (one call passes; its success closes, its failure opens for twice as long).
 Only failures of the upstream count: not 429s, not requests it rightly refuses.
+
+Failures in a row need not mean that an upstream is down: calls that hang together time out
+together. So the first pause is one to wait out; only a failed probe makes it `Breaker.down`, and then calls
+fail at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Literal
+from typing import Final, Literal
 
+_PROBE_POLL_S: Final = 0.25
 CircuitState = Literal["closed", "open", "half_open"]
 
 
@@ -41,6 +46,7 @@ class Breaker:
         self._pause_s = pause_s
         self._open_until: float | None = None
         self._probing = False
+        self._down = False
 
     @property
     def state(self) -> CircuitState:
@@ -48,6 +54,11 @@ class Breaker:
         if self._open_until is None:
             return "closed"
         return "half_open" if self._clock() >= self._open_until else "open"
+
+    @property
+    def down(self) -> bool:
+        """True when a probe has failed, too: nobody should wait for this upstream."""
+        return self._down
 
     def wait_s(self) -> float:
         """Return 0.0 when a call may pass, else seconds until it is worth asking again.
@@ -60,7 +71,7 @@ class Breaker:
         if left > 0:
             return left
         if self._probing:
-            return self._first_s
+            return min(self._first_s, _PROBE_POLL_S)
         self._probing = True
         return 0.0
 
@@ -70,11 +81,13 @@ class Breaker:
         self._pause_s = self._first_s
         self._open_until = None
         self._probing = False
+        self._down = False
 
     def failed(self) -> None:
         """Count a failure; open after enough of them, or after a failed probe."""
         self._failures += 1
         if self._probing:
+            self._down = True
             self._pause_s = min(self._longest_s, 2 * self._pause_s)
         if self._probing or (self._failures >= self._threshold and self._open_until is None):
             self._open_until = self._clock() + self._pause_s

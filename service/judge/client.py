@@ -105,7 +105,7 @@ class Upstreams:
         then need not pay and the event loop never does.
         """
         for target in targets:
-            await self._client(target)
+            await self.ready(target)
         self._library = await asyncio.to_thread(_load)
 
     async def post(self, target: Target, path: str, content: bytes) -> bytes:
@@ -114,7 +114,7 @@ class Upstreams:
         Raises:
             CallFailedError: Anything else.
         """
-        client = await self._client(target)
+        client = await self.ready(target)
         library = self._library
         response = await self._guarded(
             client.post(path, content=content, cast_to=library.response, options=_JSON)
@@ -128,7 +128,7 @@ class Upstreams:
         Raises:
             CallFailedError: The upstream does not say.
         """
-        client = await self._client(target)
+        client = await self.ready(target)
         response = await self._guarded(client.get("/models", cast_to=self._library.response))
         try:
             return msgspec.json.decode(response.content, type=_Models).data
@@ -143,7 +143,11 @@ class Upstreams:
         for client in clients.values():
             await client.close()
 
-    async def _client(self, target: Target) -> AsyncOpenAI:
+    async def ready(self, target: Target) -> AsyncOpenAI:
+        """Return the client for ``target``, made now if need be.
+
+        Awaited before the first attempt, so that its time is not the upstream's.
+        """
         client = self._clients.get(target.route.name)
         if client is None:
             async with self._loading:

@@ -130,14 +130,12 @@ class Lane:
     async def _attempt(
         self, send: Callable[[], Awaitable[ResultT]], tokens: int, ends_at: float
     ) -> ResultT:
-        if self._breaker.state == "open":
+        if self._breaker.down and self._breaker.state == "open":
             raise self._left_alone(self._breaker.wait_s())
         await self._enter(ends_at)
         try:
             await self._flow(tokens, ends_at)
-            wait_s = self._breaker.wait_s()
-            if wait_s > 0:
-                raise self._left_alone(wait_s)
+            await self._pass_breaker(ends_at)
             return await self._send(send, ends_at)
         finally:
             self._slots.release()
@@ -169,6 +167,13 @@ class Lane:
                 raise CallFailedError("rate_limit", details, again=False, retry_after_s=wait_s)
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+
+    async def _pass_breaker(self, ends_at: float) -> None:
+        """Wait out a first pause; fail at once when the upstream is down."""
+        while (wait_s := self._breaker.wait_s()) > 0:
+            if self._breaker.down or self._clock() + wait_s >= ends_at:
+                raise self._left_alone(wait_s)
+            await asyncio.sleep(wait_s)
 
     async def _send(self, send: Callable[[], Awaitable[ResultT]], ends_at: float) -> ResultT:
         began = self._clock()

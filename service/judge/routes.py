@@ -27,6 +27,7 @@ import msgspec
 from graders.grade import TokenUsage
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+_HTTP: Final = ("http://", "https://")
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -194,6 +195,8 @@ def _default(environ: Mapping[str, str]) -> Routes:
     key = environ.get("OPENAI_API_KEY", "")
     if not base_url and not key:
         return Routes(routes=())
+    if base_url and not base_url.startswith(_HTTP):
+        raise RoutesError("OPENAI_BASE_URL starts with http:// or https://")
     route = Route(name="default", base_url=base_url or OPENAI_URL, api_key_env="OPENAI_API_KEY")
     return Routes(routes=(route,), api_keys={"default": key} if key else {})
 
@@ -204,7 +207,7 @@ def _checked(file: _File, environ: Mapping[str, str]) -> Routes:
         raise RoutesError("two routes of the routes file have the same name")
     keys = {}
     for route in file.routes:
-        if not route.base_url.startswith(("http://", "https://")):
+        if not route.base_url.startswith(_HTTP):
             raise RoutesError(f"route {route.name!r}: base_url starts with http:// or https://")
         if route.api_key_env is not None and route.api_key_file is not None:
             raise RoutesError(f"route {route.name!r} has api_key_env and api_key_file; keep one")

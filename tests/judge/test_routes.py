@@ -33,6 +33,11 @@ def test_default_route_reads_what_the_official_client_reads() -> None:
     assert keyless.api_key is None
 
 
+def test_default_route_needs_a_web_address() -> None:
+    with pytest.raises(RoutesError, match="OPENAI_BASE_URL"):
+        load_routes(None, {"OPENAI_BASE_URL": "localhost:8000"})
+
+
 def test_without_either_there_is_no_route() -> None:
     assert load_routes(None, {}).target("m") is None
 

@@ -56,13 +56,12 @@ async def test_injected_failures_never_become_a_reward(
         try:
             reply = await judge.judge(call(f"number {number}"))
         except UpstreamError as failure:
-            assert failure.retryable
-            return f"failed:{failure.kind}"
+            return f"failed:{failure.kind}" if failure.retryable else "gave up"
         return "right" if reply.content == truth(f"number {number}") else "wrong"
 
     found = Counter(await asyncio.gather(*map(grade, range(2000))))
     assert found["wrong"] == 0
-    assert found["right"] > 1900
+    assert found["right"] > 1900, found
     assert sum(found.values()) == 2000
     assert judge.route_states[0].in_flight == 0
 
