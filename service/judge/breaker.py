@@ -5,8 +5,8 @@ pause ``half_open`` (one call passes; its success closes, its failure opens for 
 Only failures of the upstream count: not 429s, not requests it rightly refuses.
 
 Failures in a row need not mean that an upstream is down: calls that hang together time out
-together. So the first pause is one to wait out; only a failed probe makes it `Breaker.down`, and then calls
-fail at once.
+together. So the first pause is one to wait out; only a failed probe makes it `Breaker.down`, and
+then calls fail at once.
 """
 
 from __future__ import annotations

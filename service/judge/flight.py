@@ -26,30 +26,11 @@ from uuid import uuid4
 import msgspec
 
 from service.judge.cache import Cache
-from service.judge.outcome import Failed, Outcome
+from service.judge.outcome import Failed, Landed
 from service.judge.stats import JudgeStats
 from service.stores import Store
 
-Part = Literal["hit_process", "hit_store", "leader", "joined", "followed", "alone"]
 Payer = tuple[str, str]
-
-
-class Landed(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome and where it came from.
-
-    Attributes:
-        outcome: Answer, vectors or failure.
-        part: The part this question played; only ``leader`` and ``alone`` paid.
-        attempts: Upstream attempts that were made for it here.
-        nanodollars: What they cost.
-        seconds: How long they took.
-    """
-
-    outcome: Outcome
-    part: Part
-    attempts: int = 0
-    nanodollars: int = 0
-    seconds: float = 0.0
 
 
 Ask = Callable[[], Awaitable[Landed]]

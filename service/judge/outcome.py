@@ -110,3 +110,27 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="f", omit_defaults=T
 
 Outcome: TypeAlias = Answer | Vectors | Failed
 JsonObject: TypeAlias = dict[str, Any]
+Part = Literal["hit_process", "hit_store", "leader", "joined", "followed", "alone"]
+
+
+class Landed(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome and where it came from.
+
+    Attributes:
+        outcome: Answer, vectors or failure.
+        part: The part this question played; only ``leader`` and ``alone`` paid.
+        attempts: Upstream attempts that were made for it here.
+        nanodollars: What they cost.
+        seconds: How long they took.
+    """
+
+    outcome: Outcome
+    part: Part
+    attempts: int = 0
+    nanodollars: int = 0
+    seconds: float = 0.0
+
+    @property
+    def paid(self) -> bool:
+        """True when this question itself was sent upstream."""
+        return self.part in {"leader", "alone"}

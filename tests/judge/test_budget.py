@@ -12,7 +12,7 @@ from service.judge import Budget, BudgetConfig, JudgeConfig, JudgeContext, Price
 from service.judge.budget import Budgets
 from service.judge.outcome import Failed
 from service.judge.stats import JudgeStats
-from service.stores import MemoryStore, RedisStore, Reservation, Store, StoreConfig
+from service.stores import MemoryStore, RedisStore, Reservation, Reserved, Store, StoreConfig
 from tests.fakes_upstream import Upstream, completion
 from tests.judge.calls import call
 from tests.judge.conftest import MakeJudge
@@ -114,7 +114,7 @@ class TestBudgets:
         seen: list[Reservation] = []
 
         class Spy(MemoryStore):
-            async def reserve(self, reservation: Reservation) -> object:  # type: ignore[override]
+            async def reserve(self, reservation: Reservation) -> Reserved:
                 seen.append(reservation)
                 return await super().reserve(reservation)
 
@@ -151,7 +151,7 @@ class TestWithoutRedis:
             when_store_away=policy,  # type: ignore[arg-type]
         )
         made = Budgets(budgets, store, JudgeStats())
-        kinds = []
+        kinds: list[object] = []
         for _ in range(3):
             got = await made.reserve(TRAINER, 400_000_000, hold_s=60)
             kinds.append(got.kind if isinstance(got, Failed) else type(got).__name__)
