@@ -123,10 +123,11 @@ class Asker:
             raw = await self._upstreams.post(question.target, question.path, content)
             return question.read(raw)
 
-        await self._upstreams.ready(question.target)
-        began = self._clock()
         expected = question.expected.total_tokens
+        began = self._clock()
         try:
+            await self._upstreams.ready(question.target)
+            began = self._clock()
             outcome, attempts = await lane.call(
                 once, tokens=expected, ends_at=began + self._deadline_s
             )

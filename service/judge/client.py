@@ -97,6 +97,7 @@ class Upstreams:
         self._clients: dict[str, AsyncOpenAI] = {}
         self._library: _Library
         self._loading = asyncio.Lock()
+        self._closed = False
 
     async def warm(self, targets: Iterable[Target] = ()) -> None:
         """Import the library and make the clients of ``targets``, in a thread.
@@ -139,6 +140,7 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         clients, self._clients = self._clients, {}
         for client in clients.values():
             await client.close()
@@ -150,6 +152,8 @@ class Upstreams:
         """
         client = self._clients.get(target.route.name)
         if client is None:
+            if self._closed:
+                raise CallFailedError("closing", "the service is shutting down", again=False)
             async with self._loading:
                 client = self._clients.get(target.route.name)
                 if client is None:

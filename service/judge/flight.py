@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import msgspec
@@ -33,6 +33,7 @@ from service.stores import Store
 Payer = tuple[str, str]
 
 
+_CLOSING: Final = Failed(details="the service is shutting down", kind="closing")
 Ask = Callable[[], Awaitable[Landed]]
 
 
@@ -80,6 +81,7 @@ class Flights:
         self._leases: dict[str, str] = {}
         self._heart: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def run(
         self, key: str, payer: Payer, ask: Ask, *, mode: Literal["shared", "refresh"]
@@ -94,7 +96,7 @@ class Flights:
                 this process, and store.
         """
         name = f"{mode}:{key}"
-        while True:
+        while not self._closed:
             flight = self._flights.get(name)
             mine = flight is None
             if flight is None:
@@ -111,9 +113,11 @@ class Flights:
                 continue
             self._stats.flights["joined"] += 1
             return Landed(outcome=landed.outcome, part="joined")
+        return Landed(outcome=_CLOSING, part="joined")
 
     async def close(self) -> None:
         """End what is in the air, let go of all leases, and wait briefly for that to be known."""
+        self._closed = True
         tasks = [flight.task for flight in self._flights.values()]
         for task in tasks:
             task.cancel()
