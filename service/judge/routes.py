@@ -129,6 +129,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     asked_model: str
     successor: str | None = None
 
+    def __repr__(self) -> str:
+        """Return the names only: the rest holds a secret."""
+        return f"Target({self.route.name}, {self.model})"
+
 
 class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """All routes of a process.

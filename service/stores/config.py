@@ -39,6 +39,10 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_entries: int = 20_000
     memory_bytes: int = 64 * 1024 * 1024
 
+    def __repr__(self) -> str:
+        """Return the kind of store only: the URL may hold a password."""
+        return f"StoreConfig({(self.url or 'memory').partition(':')[0]})"
+
 
 class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A Redis URL taken apart.
@@ -62,6 +66,10 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     socket_path: str | None = None
+
+    def __repr__(self) -> str:
+        """Return what is no secret."""
+        return f"RedisAddress({self.kind}, {self.hosts})"
 
 
 _SCHEMES: dict[str, tuple[RedisKind, bool]] = {

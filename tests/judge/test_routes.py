@@ -55,7 +55,7 @@ def test_first_matching_route_wins(tmp_path: Path) -> None:
     assert second is not None
     assert (first.route.name, first.model, first.api_key) == ("a", "gpt-9", "secret")
     assert (second.route.name, second.model, second.api_key) == ("b", "local", None)
-    assert "secret" not in repr(routes)
+    assert "secret" not in f"{routes!r} {first!r}"
 
 
 def test_successor_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_url_is_taken_apart(  # noqa: PLR0917 - a table row
     assert (address.service, address.db) == (service, db)
 
 
+def test_secrets_are_not_shown() -> None:
+    url = "redis://me:hunter2@h"
+    assert "hunter2" not in f"{StoreConfig(url=url)!r} {parse_url(url)!r}"
+    assert repr(StoreConfig()) == "StoreConfig(memory)"
+
+
 def test_login_is_unquoted() -> None:
     address = parse_url("redis://me:p%40ss@h:1")
     assert (address.username, address.password) == ("me", "p@ss")
