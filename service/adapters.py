@@ -180,7 +180,7 @@ def _judge_check(judge: OpenAIJudge) -> Check:
 
 
 def _store_check(store: Store) -> Check:
-    """Losing the store costs cache hits, never a score: it is shown and does not make us unready."""
+    """Losing the store costs cache hits, never a score: it is shown, and we stay ready."""
 
     async def check() -> dict[str, Any]:
         problem = await store.check()
@@ -248,7 +248,7 @@ class LateSandbox:
             event(logger, logging.WARNING, "no Python graders here", {"reason": str(error)})
             raise
         report = self.running.report()
-        fields = {"level": report.level, "profile": report.profile, "notes": report.notes}
+        fields = {"isolation": report.level, "profile": report.profile, "notes": report.notes}
         event(logger, logging.INFO, "sandbox ready", fields)
         return self.running
 

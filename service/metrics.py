@@ -108,7 +108,9 @@ class Metrics:
             registry=self.registry,
         )
 
-        self._declare_adapters()
+        self._declare_sandbox()
+        self._declare_judge()
+        self._declare_store()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"gradekeeper_{name}", text, labels, registry=self.registry)
@@ -122,8 +124,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-    def _declare_adapters(self) -> None:
-        """Declare what `service.observing` copies from the adapters."""
+    def _declare_sandbox(self) -> None:
         counter, gauge = self._counter, self._gauge
         self.sandbox_calls = counter(
             "sandbox_calls_total", "Calls of Python graders, by outcome.", "outcome"
@@ -149,6 +150,9 @@ class Metrics:
         self.sandbox_level = gauge(
             "sandbox_level", "Workers whose sandbox reached this isolation level.", "level"
         )
+
+    def _declare_judge(self) -> None:
+        counter, gauge = self._counter, self._gauge
         self.judge_attempts = counter(
             "judge_attempts_total",
             "Requests to judge upstreams, by route and outcome.",
@@ -187,10 +191,12 @@ class Metrics:
         self.judge_circuit_open = gauge(
             "judge_circuit_open", "Workers whose circuit of this route is not closed.", "route"
         )
-        self.store_operations = counter(
+
+    def _declare_store(self) -> None:
+        self.store_operations = self._counter(
             "store_operations_total", "Operations of the store, by outcome.", "operation", "outcome"
         )
-        self.store_away = gauge("store_away", "Workers that leave Redis alone for now.")
+        self.store_away = self._gauge("store_away", "Workers that leave Redis alone for now.")
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the text of all workers' series and its content type."""

@@ -10,7 +10,7 @@ from service.judge.budget import Budget, BudgetConfig
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context, judging
 from service.judge.ensemble import Draw, Ensemble, Sampling, combine, draw
-from service.judge.estimate import ModelEstimate, predict
+from service.judge.estimate import CallCollector, ModelEstimate, predict
 from service.judge.lane import RetryPolicy
 from service.judge.outcome import MissingRecordingError
 from service.judge.recording import Recording, RecordingError
@@ -27,6 +27,7 @@ __all__ = [
     "SECONDS_BUCKETS",
     "Budget",
     "BudgetConfig",
+    "CallCollector",
     "Draw",
     "Ensemble",
     "JudgeConfig",

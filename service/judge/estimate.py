@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from graders.errors import JudgeUnavailableError
 from graders.grade import TokenUsage
-from graders.ports import JudgeCall
+from graders.ports import JudgeCall, JudgeReply
 from service.judge.chat import chat_body
 from service.judge.key import digest
 from service.judge.responses import responses_body
@@ -49,6 +50,30 @@ class ModelEstimate(msgspec.Struct, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dollars: float | None = None
+
+
+class CallCollector:
+    """A `Judge` that notes what it is asked and answers nothing.
+
+    Grading a data set with it yields the calls that `predict` wants; every grade fails as
+    ``judge_unavailable`` and is thrown away.
+
+    Attributes:
+        calls: Every call, in the order asked.
+    """
+
+    def __init__(self) -> None:
+        """Start without a call."""
+        self.calls: list[JudgeCall] = []
+
+    async def judge(self, call: JudgeCall) -> JudgeReply:
+        """Note ``call``.
+
+        Raises:
+            JudgeUnavailableError: Always.
+        """
+        self.calls.append(call)
+        raise JudgeUnavailableError("only estimating", retryable=False, kind="estimating")
 
 
 def text_tokens(text: str) -> int:

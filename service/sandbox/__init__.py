@@ -5,15 +5,7 @@ modules: `supervisor` (slots, deadlines, results), `environment` (one grader ima
 grader interpreter), `probe` (the self-test), `fallback` (without isolation), `build_image` (the interpreter).
 """
 
-from service.sandbox.config import (
-    IsolationReport,
-    Layer,
-    Level,
-    Profile,
-    SandboxConfig,
-    SandboxStats,
-    TierStats,
-)
+from service.sandbox.config import IsolationReport, Layer, Level, Profile, SandboxConfig, SandboxStats, TierStats
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
 from service.sandbox.start import start_sandbox

@@ -44,14 +44,7 @@ def interpreter(directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-def build(
-    tag: str,
-    packages: Packages,
-    into: Path,
-    *,
-    python: str = sys.executable,
-    log: TextIO = sys.stderr,
-) -> Path:
+def build(tag: str, packages: Packages, into: Path, *, python: str = sys.executable, log: TextIO = sys.stderr) -> Path:
     """Build image ``tag`` in ``into``, unless it is there already, and return its interpreter.
 
     Raises:
@@ -76,9 +69,7 @@ def build(
         for name, why in missing:
             print(f"  NLTK data {name}: not in this image ({why})", file=log)
         # Some packages ship templates and test files that are not valid Python: its exit status says nothing.
-        subprocess.run(
-            [interpreter(into), "-m", "compileall", "-q", "-j", "0", into / "lib"], check=False
-        )  # noqa: S603
+        subprocess.run([interpreter(into), "-m", "compileall", "-q", "-j", "0", into / "lib"], check=False)  # noqa: S603
         (into / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
     return interpreter(into)
 
@@ -97,9 +88,7 @@ def _stamp(tag: str, packages: Packages, python: str) -> dict[str, str]:
         digest.update(path.read_bytes())
     # `python` may be a virtual environment's: what counts is what that one was made from.
     question = "import sys; print(sys.base_prefix, sys.version)"
-    version = subprocess.run(
-        [python, "-c", question], check=True, capture_output=True, text=True
-    ).stdout.strip()  # noqa: S603
+    version = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
     return {"image_tag": tag, "packages": packages, "inputs": digest.hexdigest(), "python": version}
 
 
@@ -123,10 +112,9 @@ def _require_compiler(python: str) -> None:
         raise BuildError(msg)
     question = "import sysconfig; print(sysconfig.get_path('include'))"
     found = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)  # noqa: S603
-    if (
-        not (Path(found.stdout.strip()) / "Python.h").exists()
-        and not (Path(sysconfig.get_path("include")) / "Python.h").exists()
-    ):
+    if not (Path(found.stdout.strip()) / "Python.h").exists() and not (
+        Path(sysconfig.get_path("include")) / "Python.h"
+    ).exists():
         msg = (
             "the full package set builds scikit-bio from source, and Python.h is missing:"
             " install the headers (Debian: python3-dev), or use the minimal set (GRADEKEEPER_SANDBOX_PACKAGES=minimal)"
@@ -182,37 +170,23 @@ def _add_nltk_data(tag: str, into: Path) -> tuple[tuple[str, str], ...]:
         # Debian leaves this one out; it numbers the files that WordNet was edited in.
         shutil.copy(IMAGES / tag / "lexnames", target / "lexnames")
     else:
-        missing.append(
-            (
-                "wordnet",
-                f"Debian packages {', '.join(facts['wordnet']['debian_packages'])} are not installed",
-            )
-        )
+        missing.append(("wordnet", f"Debian packages {', '.join(facts['wordnet']['debian_packages'])} are not installed"))
     return tuple(missing)
 
 
 def _missing(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, source in facts.items():
         if source is None:
-            yield (
-                name,
-                "no PyPI or Debian package has it; put it into the image's nltk_data folder yourself",
-            )
+            yield name, "no PyPI or Debian package has it; put it into the image's nltk_data folder yourself"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Build what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m service.sandbox.build_image", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m service.sandbox.build_image", description=__doc__)
     parser.add_argument("tag", help=f"image_tag to build: {', '.join(known_tags())}")
     parser.add_argument("--packages", choices=("full", "minimal"), default="full")
-    parser.add_argument(
-        "--into", type=Path, required=True, help="directory of the virtual environment"
-    )
-    parser.add_argument(
-        "--python", default=sys.executable, help="interpreter to make it from (default: this one)"
-    )
+    parser.add_argument("--into", type=Path, required=True, help="directory of the virtual environment")
+    parser.add_argument("--python", default=sys.executable, help="interpreter to make it from (default: this one)")
     options = parser.parse_args(arguments)
     try:
         print(build(options.tag, options.packages, options.into, python=options.python))

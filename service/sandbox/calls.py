@@ -102,10 +102,7 @@ def decode_frame(data: bytes | bytearray, max_bytes: int) -> Finished | None:
 def without_answer(code: int) -> Finished:
     """Return what to say about a process that ended with ``code`` (negative: by that signal) and no result."""
     if code >= 0:
-        return Finished(
-            outcome="no_result",
-            details=f"the process ended with status {code} before grade returned",
-        )
+        return Finished(outcome="no_result", details=f"the process ended with status {code} before grade returned")
     if -code == signal.SIGXCPU:
         return Finished(outcome="timeout", details="used up its CPU time")
     return Finished(outcome="no_result", details=f"the process was ended by {_signal_name(-code)}")
@@ -122,13 +119,7 @@ class Call:
     """
 
     def __init__(
-        self,
-        call_id: int,
-        *,
-        timeout_s: float,
-        memory_bytes: int,
-        max_frame_bytes: int,
-        on_kill: Callable[[Reason], None],
+        self, call_id: int, *, timeout_s: float, memory_bytes: int, max_frame_bytes: int, on_kill: Callable[[Reason], None]
     ) -> None:
         """Open the result pipe and start the clock."""
         self._loop = asyncio.get_running_loop()
@@ -267,11 +258,7 @@ def sealed(data: bytes) -> int:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-    fcntl.fcntl(
-        fd,
-        fcntl.F_ADD_SEALS,
-        fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
-    )
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
     return fd
 
 

@@ -55,15 +55,12 @@ def grade(sample, item):
 """
 
 NETWORK: dict[str, str] = {
-    "N01": "import socket\ndef attack():\n    socket.create_connection(('127.0.0.1', {tcp}), 1)\n"
-    + _TRY,
+    "N01": "import socket\ndef attack():\n    socket.create_connection(('127.0.0.1', {tcp}), 1)\n" + _TRY,
     "N02": (
         "import socket\ndef attack():\n"
-        "    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp}))\n"
-        + _TRY
+        "    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp}))\n" + _TRY
     ),
-    "N05": "import socket\ndef attack():\n    socket.socket(socket.AF_UNIX).connect({abstract!r})\n"
-    + _TRY,
+    "N05": "import socket\ndef attack():\n    socket.socket(socket.AF_UNIX).connect({abstract!r})\n" + _TRY,
 }
 
 PROCESSES: dict[str, str] = {
@@ -124,11 +121,7 @@ class Targets:
 
     async def __aenter__(self) -> Self:
         """Open the listeners and write the files."""
-        folder = Path(
-            self._stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="gradekeeper-", dir=self._parent)
-            )
-        )
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gradekeeper-", dir=self._parent)))
         folder.chmod(0o777)  # so that only the sandbox can be what stops a canary
         self._public = folder / "public"
         private = folder / "private"
@@ -149,10 +142,7 @@ class Targets:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close and remove everything."""
         await asyncio.to_thread(self._stack.close)

@@ -57,11 +57,7 @@ class ProcessSandbox:
     def report(self) -> IsolationReport:
         """Return that there is next to no isolation."""
         return IsolationReport(
-            level="process",
-            minimum_level="process",
-            profile=self._config.profile,
-            notes=self._notes,
-            uid=os.getuid(),
+            level="process", minimum_level="process", profile=self._config.profile, notes=self._notes, uid=os.getuid()
         )
 
     def stats(self) -> SandboxStats:
@@ -99,9 +95,7 @@ class ProcessSandbox:
             raise
         started = time.monotonic()
         self._queue_s += started - queued
-        slow = asyncio.get_running_loop().call_later(
-            self._config.slow_after_s, self._slots.mark_slow, slot
-        )
+        slow = asyncio.get_running_loop().call_later(self._config.slow_after_s, self._slots.mark_slow, slot)
         try:
             finished = await self._execute(interpreter, source, run.payload)
         finally:
@@ -120,9 +114,7 @@ class ProcessSandbox:
         )
 
     async def _execute(self, interpreter: str, source: bytes, payload: bytes) -> Finished:
-        directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
-        )
+        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir)
         try:
             process = await asyncio.create_subprocess_exec(
                 interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),
@@ -164,9 +156,7 @@ class ProcessSandbox:
                 await _stop(process)
         except TimeoutError:
             self._kills["timeout"] += 1
-            return Finished(
-                outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s"
-            )
+            return Finished(outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s")
         except FrameError as error:
             return Finished(outcome=error.outcome, details=str(error))
         return decode_frame(answer, limit) or without_answer(process.returncode or 0)

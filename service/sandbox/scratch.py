@@ -56,12 +56,7 @@ def _remove(top: int, name: str, names: count[int]) -> None:
             except OSError:
                 # Moving a directory rewrites its "..", which needs its own write permission.
                 os.chmod(child, 0o700, dir_fd=inner)
-                os.rename(
-                    child,
-                    f".wipe-{next(names)}-{os.urandom(6).hex()}",
-                    src_dir_fd=inner,
-                    dst_dir_fd=top,
-                )
+                os.rename(child, f".wipe-{next(names)}-{os.urandom(6).hex()}", src_dir_fd=inner, dst_dir_fd=top)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=top)

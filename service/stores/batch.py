@@ -197,6 +197,7 @@ class Batcher:
         finally:
             if not task.done():
                 task.cancel()
+                task.add_done_callback(_forget)
         if not task.done():
             self._failed()
             return "timeout", None
@@ -236,6 +237,12 @@ class Batcher:
             await asyncio.sleep(self._probe_s)
             if await self.ping() is None:
                 self._stats.away = False
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    """Take note of how late work ended, so that nobody reports it as unnoticed."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _resolve(future: asyncio.Future[Any], answer: Any) -> None:  # noqa: ANN401 - what Redis says

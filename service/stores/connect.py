@@ -55,7 +55,8 @@ def _options(address: RedisAddress, config: StoreConfig) -> dict[str, Any]:
     options: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
-        "socket_timeout": config.timeout_s,
+        # Only a backstop: `Batcher` bounds every wait, and knows a late answer from a busy process.
+        "socket_timeout": 4 * config.timeout_s,
         "socket_connect_timeout": config.timeout_s,
         # One retry: a connection from before a restart fails once, the next one works.
         "retry": Retry(NoBackoff(), 1),

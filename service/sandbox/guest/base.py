@@ -12,26 +12,9 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from service.sandbox.guest import (
-    bpf,
-    landlock,
-    leaf,
-    lockdown,
-    namespaces,
-    syscalls,
-    warmups,
-    zygote,
-)
+from service.sandbox.guest import bpf, landlock, leaf, lockdown, namespaces, syscalls, warmups, zygote
 
-_LIBRARIES = (
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/share/zoneinfo",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-)
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
 _PROGRAMS = ("/bin", "/usr/bin")
 _OOM_SCORE = "800"
 _NICE = 5
@@ -53,10 +36,7 @@ def main(control_fd: int, settings_fd: int) -> None:
 def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None:
     os.setsid()
     os.nice(_NICE)
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
-    ):
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(_OOM_SCORE)
     read_paths = interpreter_paths(settings)
     uid, gid = _identity(settings, read_paths)
@@ -75,10 +55,7 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
             disk_files=settings["disk_files"],
         )
         scratch = namespaces.SCRATCH + "/{slot}"
-        fds = [
-            os.open(scratch.format(slot=i), os.O_RDONLY | os.O_CLOEXEC)
-            for i in range(settings["slots"])
-        ]
+        fds = [os.open(scratch.format(slot=i), os.O_RDONLY | os.O_CLOEXEC) for i in range(settings["slots"])]
     _drop(uid, gid)
     if settings["namespaces"]:  # a change of uid has cleared it
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -119,9 +96,7 @@ def _identity(settings: dict[str, Any], read_paths: list[str]) -> tuple[int, int
         return uid, gid
     os.setegid(gid)
     os.seteuid(uid)
-    reachable = all(
-        os.access(path, os.R_OK, effective_ids=True) for path in (read_paths[0], sys.executable)
-    )
+    reachable = all(os.access(path, os.R_OK, effective_ids=True) for path in (read_paths[0], sys.executable))
     os.seteuid(0)
     os.setegid(0)
     return (uid, gid) if reachable else (0, 0)
@@ -148,9 +123,7 @@ def _continue_as_pid_1(control: socket.socket) -> None:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _prepare(
-    settings: dict[str, Any], read_paths: list[str], scratch: str
-) -> tuple[lockdown.Lockdown, dict[str, Any]]:
+def _prepare(settings: dict[str, Any], read_paths: list[str], scratch: str) -> tuple[lockdown.Lockdown, dict[str, Any]]:
     profile = settings["profile"]
     version = min(landlock.abi(), settings["landlock_abi"])
     ruleset = None
@@ -161,9 +134,7 @@ def _prepare(
             ruleset.allow_device(device, landlock.READ_FILE | landlock.WRITE_FILE)
     program = None
     if settings["seccomp"]:
-        program = bpf.program(
-            os.uname().machine, profile, landlock=version >= landlock.ABI_TRUNCATE
-        )
+        program = bpf.program(os.uname().machine, profile, landlock=version >= landlock.ABI_TRUNCATE)
     limits = lockdown.Limits(
         settings["memory_bytes"],
         settings["disk_bytes"],
@@ -186,9 +157,7 @@ def _prepare(
     return prepared, {"landlock_abi": version, "seccomp": program is not None, "namespaces": inodes}
 
 
-def _serve(
-    control: socket.socket, prepared: lockdown.Lockdown, settings: dict[str, Any], scratch: str
-) -> NoReturn:
+def _serve(control: socket.socket, prepared: lockdown.Lockdown, settings: dict[str, Any], scratch: str) -> NoReturn:
     for name in ("HOME", "TMPDIR"):
         os.environ[name] = scratch.format(slot="zygote")
     with contextlib.suppress(OSError):
@@ -200,9 +169,7 @@ def _serve(
         poll.poll(1000)
         _collect()
         try:
-            message, fds, _, _ = socket.recv_fds(
-                control, zygote.REQUEST.size, 4, socket.MSG_DONTWAIT
-            )
+            message, fds, _, _ = socket.recv_fds(control, zygote.REQUEST.size, 4, socket.MSG_DONTWAIT)
         except BlockingIOError:
             continue
         if not message:
@@ -218,11 +185,7 @@ def _collect() -> None:
 
 
 def _fork_tier(
-    control: socket.socket,
-    fds: list[int],
-    bits: int,
-    prepared: lockdown.Lockdown,
-    settings: dict[str, Any],
+    control: socket.socket, fds: list[int], bits: int, prepared: lockdown.Lockdown, settings: dict[str, Any]
 ) -> None:
     parent = os.getpid()
     if os.fork():

@@ -107,14 +107,9 @@ def policy(profile: Profile, *, landlock: bool) -> dict[str, int | list[tuple[Te
     rules["clone"] = [(_has_bits(0, _CLONE_THREAD), _no_bits(0, _CLONE_NEW_NAMESPACES))]
     # Its flags lie in memory, out of a filter's sight; glibc falls back to clone.
     rules["clone3"] = _ERRNO | errno.ENOSYS
-    rules["kill"] = rules["tkill"] = rules["tgkill"] = rules["rt_sigqueueinfo"] = rules[
-        "rt_tgsigqueueinfo"
-    ] = own
+    rules["kill"] = rules["tkill"] = rules["tgkill"] = rules["rt_sigqueueinfo"] = rules["rt_tgsigqueueinfo"] = own
     rules["prlimit64"] = [(_equal(0, 0),), *own]
-    rules["fcntl"] = [
-        *((_equal(1, command),) for command in _FCNTL),
-        (_equal(1, _F_SETFL), _no_bits(2, _O_ASYNC)),
-    ]
+    rules["fcntl"] = [*((_equal(1, command),) for command in _FCNTL), (_equal(1, _F_SETFL), _no_bits(2, _O_ASYNC))]
     rules["ioctl"] = [(_equal(1, command),) for command in _IOCTL]
     rules["prctl"] = [(_equal(0, option),) for option in _PRCTL]
     # asyncio's wake-up pair. A datagram pair could be sent to any path, hence streams only.
@@ -163,9 +158,7 @@ def _alternatives(rules: list[tuple[Test, ...]]) -> list[Instruction]:
     code: list[Instruction] = []
     for tests in rules:
         block: list[Instruction] = []
-        for left, (argument, high, how, constant, wanted) in zip(
-            range(len(tests), 0, -1), tests, strict=True
-        ):
+        for left, (argument, high, how, constant, wanted) in zip(range(len(tests), 0, -1), tests, strict=True):
             over = (left - 1) * 2 + 1  # to the first instruction after this alternative's RET
             offset = _OFFSET_ARGS + argument * 8 + (4 if high else 0)
             block.append((_LOAD, 0, 0, offset))

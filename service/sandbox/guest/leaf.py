@@ -64,12 +64,7 @@ class Capture(io.RawIOBase):
 
 def pack(kind: int, value: float, details: bytes, stdout: bytes, stderr: bytes) -> bytes:
     """Return one result frame."""
-    return (
-        FRAME.pack(MAGIC, kind, value, len(details), len(stdout), len(stderr))
-        + details
-        + stdout
-        + stderr
-    )
+    return FRAME.pack(MAGIC, kind, value, len(details), len(stdout), len(stderr)) + details + stdout + stderr
 
 
 def read_all(fd: int) -> bytes:
@@ -151,9 +146,7 @@ class _SeedOnImport:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: object = None
-    ) -> object:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> object:
         """Return numpy.random's own spec with seeding added, None for any other module."""
         if name != "numpy.random":
             return None
@@ -209,12 +202,7 @@ class _Reporter:
 
     def __init__(self, out: Capture, err: Capture, lines: list[str]) -> None:
         self._out, self._err, self._lines = out.kept, err.kept, lines
-        self._pack, self._str, self._type, self._len = (
-            pack,
-            builtins.str,
-            builtins.type,
-            builtins.len,
-        )
+        self._pack, self._str, self._type, self._len = pack, builtins.str, builtins.type, builtins.len
         self._isinstance, self._float, self._int = builtins.isinstance, builtins.float, builtins.int
         self._base_exception, self._memory_error = builtins.BaseException, builtins.MemoryError
         self._overflow = builtins.OverflowError
@@ -239,9 +227,7 @@ class _Reporter:
             elif self._is_numpy_number(type_):
                 exact = self._float(value)  # type: ignore[arg-type]
         except self._overflow:
-            return self._frame(
-                BAD_VALUE, 0.0, f"grade returned an {self._name(type_)} too large for a float"
-            )
+            return self._frame(BAD_VALUE, 0.0, f"grade returned an {self._name(type_)} too large for a float")
         except self._base_exception as error:  # noqa: BLE001 - a hostile __float__ may raise anything
             return self.raised(error)
         if self._type(exact) is not self._float:
@@ -277,14 +263,8 @@ class _Reporter:
             code = step.tb_frame.f_code
             if code.co_filename == FILENAME:
                 number = step.tb_lineno or 0
-                line = (
-                    self._lines[number - 1].strip()[:200]
-                    if 0 < number <= self._len(self._lines)
-                    else ""
-                )
-                frames.append(
-                    f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n'
-                )
+                line = self._lines[number - 1].strip()[:200] if 0 < number <= self._len(self._lines) else ""
+                frames.append(f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n')
             step = step.tb_next
         if not frames:
             return ""

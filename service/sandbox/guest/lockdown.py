@@ -58,9 +58,7 @@ class Limits:
         cpus: CPUs this process may use.
     """
 
-    def __init__(
-        self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int
-    ) -> None:
+    def __init__(self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int) -> None:
         """Keep the limits and the CPUs this process may use; ``max_processes`` is 0 where there are no children."""
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
@@ -90,18 +88,14 @@ class Limits:
         }
         if self.max_processes:
             # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's count.
-            wanted[resource.RLIMIT_NPROC] = (
-                self._uid_processes + _FAMILY_MARGIN * self.max_processes
-            )
+            wanted[resource.RLIMIT_NPROC] = self._uid_processes + _FAMILY_MARGIN * self.max_processes
             os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
         for which, value in wanted.items():
             limit = min(value, self._ceilings[which])
             resource.setrlimit(which, (limit, limit))
         if self.cores < len(self.cpus):
             first = slot * self.cores
-            os.sched_setaffinity(
-                0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)}
-            )
+            os.sched_setaffinity(0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)})
 
 
 def address_space_bytes() -> int:
@@ -205,9 +199,7 @@ class Lockdown:
 
     def _close_all(self, result_fd: int, control_fd: int) -> None:
         # The two may lie where they are going: lift all above, then lay them down in order.
-        lifted = [
-            fcntl.fcntl(fd, fcntl.F_DUPFD, _LIFT_TO) for fd in (self._null, result_fd, control_fd)
-        ]
+        lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD, _LIFT_TO) for fd in (self._null, result_fd, control_fd)]
         for target, source in enumerate((lifted[0], lifted[0], lifted[0], lifted[1], lifted[2])):
             os.dup2(source, target, inheritable=False)
         os.closerange(CONTROL_FD + 1, _HIGHEST_FD)

@@ -41,9 +41,7 @@ def _answer(source: bytes, payload: bytes, settings: dict[str, int]) -> bytes:
         return compiled
     start = leaf.FRAME.size + details
     leaf.prepare_interpreter(os.getcwd(), settings["seed"])
-    return leaf.run_grader(
-        compiled[start : start + stdout], payload, settings["max_output_bytes"]
-    )()
+    return leaf.run_grader(compiled[start : start + stdout], payload, settings["max_output_bytes"])()
 
 
 def _limit(settings: dict[str, int]) -> None:

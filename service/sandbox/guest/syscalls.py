@@ -114,9 +114,7 @@ def drop_bounding_set() -> None:
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
-        except (
-            OSError
-        ):  # EINVAL past the last one, EPERM without CAP_SETPCAP: then there is nothing to give up
+        except OSError:  # EINVAL past the last one, EPERM without CAP_SETPCAP: then there is nothing to give up
             break
     with contextlib.suppress(PermissionError):
         prctl(PR_SET_SECUREBITS, _SECUREBITS_ROOT_IS_NOBODY)

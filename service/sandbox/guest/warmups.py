@@ -110,9 +110,7 @@ def _warm_sympy() -> None:
 
 def _warm_rouge() -> None:
     scorer = importlib.import_module("rouge_score.rouge_scorer")
-    scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score(
-        "the running cat", "a cat runs"
-    )
+    scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score("the running cat", "a cat runs")
 
 
 def _warm_pandas() -> None:

@@ -56,9 +56,7 @@ class _Leaf:
 class Tier:
     """Forks leaves on request until its socket closes."""
 
-    def __init__(
-        self, control: socket.socket, lockdown: Lockdown, settings: dict[str, int | str]
-    ) -> None:
+    def __init__(self, control: socket.socket, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
         """Serve ``control``, locking leaves down with ``lockdown``."""
         self._control = control
         self._lockdown = lockdown
@@ -94,19 +92,10 @@ class Tier:
         if operation == NICE:
             self._renice(call_id, number)
         else:
-            self._fork(
-                operation,
-                call_id,
-                slot,
-                number,
-                int.from_bytes(seed, "big") if seeded else None,
-                fds,
-            )
+            self._fork(operation, call_id, slot, number, int.from_bytes(seed, "big") if seeded else None, fds)
         return True
 
-    def _fork(
-        self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]
-    ) -> None:
+    def _fork(self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]) -> None:
         pid = 0
         try:
             pid = os.fork()
@@ -185,10 +174,7 @@ class Tier:
     def _watch_families(self) -> None:
         for running in self._leaves.values():
             family = _family(running.pid)
-            if (
-                len(family) > self._max_processes
-                or sum(size for _, size in family) > self._max_memory_bytes
-            ):
+            if len(family) > self._max_processes or sum(size for _, size in family) > self._max_memory_bytes:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
 
@@ -218,9 +204,7 @@ def _family(leader: int) -> list[tuple[int, int]]:
     return members
 
 
-def serve_tier(
-    control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]
-) -> None:
+def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
     """Import the packages of ``bits``, report, and fork leaves until the supervisor closes the socket."""
     started = time.monotonic()
     for module in warmups.EVERYWHERE:
@@ -240,11 +224,7 @@ def serve_tier(
     gc.freeze()
     gc.disable()
     lockdown.measure()
-    facts = {
-        "packages": names,
-        "ready_s": time.monotonic() - started,
-        "rss_bytes": _resident_bytes(),
-    }
+    facts = {"packages": names, "ready_s": time.monotonic() - started, "rss_bytes": _resident_bytes()}
     control.send(REPLY.pack(READY, 0, 0, 0, 0) + json.dumps(facts).encode())
     Tier(control, lockdown, settings).serve()
 
