@@ -32,15 +32,23 @@ TEST_STAMP := $(STAMPS)/test-$(call content,requirements/build.txt requirements/
 PROJECT_STAMP := $(STAMPS)/project-$(call content,pyproject.toml)
 WORDNET_STAMP := $(STAMPS)/wordnet
 
-.PHONY: help serve test check bench fmt lock wordnet clean
+# The interpreter that Python graders run in: "full" has every package of the hosted image (700 MB),
+# "minimal" the standard library and rapidfuzz.
+GRADEKEEPER_SANDBOX_PACKAGES ?= full
+export GRADEKEEPER_SANDBOX_PACKAGES
+IMAGE_TAG := 2025-05-08
+IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
+SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
+
+.PHONY: help serve test check bench fmt lock wordnet sandbox redis clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
-serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
+serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
 	@exec $(BIN)/gradekeeper serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
 
-test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## run every test; branch coverage 100 % of graders, 95 % of service
+test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) --cov --cov-report= $(PYTEST_ARGS)
 	@status=0; \
 	$(BIN)/coverage report --include='graders/*' --fail-under=100 || status=1; \
@@ -53,7 +61,7 @@ check: $(TEST_STAMP) $(PROJECT_STAMP)  ## check style, types and licences
 	$(BIN)/mypy
 	$(BIN)/python -m tests.tools.licences requirements/serve.txt
 
-bench: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP)  ## measure speed against floors taken in the same run
+bench: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## measure speed against floors taken in the same run
 	@$(BIN)/python -m tests.bench
 
 fmt: $(TEST_STAMP)  ## format the code and apply the safe fixes
@@ -67,6 +75,16 @@ lock: $(BIN)/python  ## renew the hash-pinned locks; UPGRADE=1 takes the newest 
 wordnet: $(BIN)/python  ## try again to get WordNet, which METEOR needs
 	@rm -f $(WORDNET_STAMP)
 	@$(MAKE) $(WORDNET_STAMP)
+
+sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
+	@rm -f $(SANDBOX_STAMP)
+	@$(MAKE) $(SANDBOX_STAMP)
+
+redis:  ## make sure there is a Redis server for the tests
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y redis-server \
+		|| { apt-get update -qq && apt-get install -qq -y redis-server; }; } >/dev/null; } \
+		|| { echo "The tests need a Redis server. On Debian and Ubuntu, as root:" >&2; \
+		echo "    apt-get install redis-server" >&2; exit 1; }
 
 clean:  ## remove everything that make and the tools have made
 	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
@@ -110,3 +128,11 @@ $(PROJECT_STAMP): | $(SERVE_STAMP)
 $(WORDNET_STAMP): | $(STAMPS)
 	@requirements/wordnet.sh $(VENV)/share/wordnet
 	@touch $@
+
+# Without an image everything but Python graders works, and those say what is missing.
+$(SANDBOX_STAMP): | $(PROJECT_STAMP)
+	@mkdir -p $(dir $(IMAGE))
+	@rm -f $(STAMPS)/sandbox-*
+	@$(BIN)/python -m service.sandbox.build_image $(IMAGE_TAG) --into $(IMAGE) \
+		--packages $(GRADEKEEPER_SANDBOX_PACKAGES) && touch $@ \
+		|| echo "Python graders are not available until \"make sandbox\" works." >&2

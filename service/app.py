@@ -8,9 +8,7 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from litestar import Litestar
@@ -18,11 +16,16 @@ from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin, SwaggerRenderPlugin
 
-from graders import registry
-from graders.building import Options
-from graders.metrics import WordNet, WordNetNotFoundError
 from graders.ports import Ports
 from service import __version__, metrics
+from service.adapters import (
+    Adapters,
+    Check,
+    build_adapters,
+    definition_directories,
+    engine_options,
+    running,
+)
 from service.auth import KeysError, KeySource
 from service.definitions import AdHocGraders, Definitions
 from service.edge import Edge
@@ -30,6 +33,7 @@ from service.endpoints import health, openai_compat, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
 from service.logs import AccessLog, configure, event, write_stderr
+from service.observing import Observer
 from service.problems import handle
 from service.services import Services
 from service.settings import Settings
@@ -65,15 +69,20 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         )
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
     options = engine_options(settings)
+    adapters = build_adapters(settings) if ports is None else None
     definitions = Definitions(definition_directories(settings), options, series)
     services = Services(
         settings=settings,
         definitions=definitions,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=ports or Ports(),
+        ports=adapters.ports if adapters else ports or Ports(),
         metrics=series,
         keys=keys,
-        checks={"definitions": lambda: _definitions_check(definitions)},
+        checks={
+            "definitions": _definitions_check(definitions),
+            **(adapters.checks if adapters else {}),
+        },
+        look=Observer(series, adapters).look if adapters else _nothing_to_see,
     )
     access_log = (
         AccessLog(write_stderr)
@@ -88,7 +97,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             health.router(),
         ],
         exception_handlers={Exception: handle},
-        lifespan=[lambda _: _running(services, edge)],
+        lifespan=[lambda _: _running(services, edge, adapters)],
         logging_config=None,
         openapi_config=_openapi(),
         plugins=[RawSchemaPlugin()],
@@ -106,47 +115,21 @@ def app_from_environment() -> Edge:
     return create_app(settings)
 
 
-def definition_directories(settings: Settings) -> list[Path]:
-    """Return where definitions come from: those that ship, then the operator's."""
-    bundled = [registry.BUNDLED] if settings.bundled_definitions else []
-    return [*bundled, *(Path(part) for part in settings.definitions.split(":") if part)]
+def _nothing_to_see() -> None:
+    """Stand in for the observer of adapters where ports were given instead."""
 
 
-def engine_options(settings: Settings) -> Options:
-    """Return how this process compiles definitions."""
-    wordnet, hint = find_wordnet(settings.wordnet_dir)
-    return Options(
-        rendering=settings.rendering,
-        max_rendered_chars=settings.max_rendered_chars,
-        max_fuzzy_chars=settings.max_fuzzy_chars,
-        max_metric_chars=settings.max_metric_chars,
-        synonyms=wordnet.synonyms if wordnet else None,
-        synonyms_hint=hint,
-    )
+def _definitions_check(definitions: Definitions) -> Check:
+    """Return what shows the definitions; after a refused reload the old ones still serve."""
 
+    async def check() -> dict[str, Any]:
+        return {
+            "ok": True,
+            "versions": len(definitions.registry),
+            "reload_failed": definitions.failure is not None,
+        }
 
-def find_wordnet(directory: str) -> tuple[WordNet | None, str]:
-    """Return WordNet from ``directory`` or the usual places, else how to get it."""
-    usual = (Path(sys.prefix) / "share" / "wordnet", Path("/usr/share/wordnet"))
-    hint = ""
-    for place in (Path(directory),) if directory else usual:
-        wordnet = WordNet(place)
-        try:
-            wordnet.verify()
-        except WordNetNotFoundError as error:
-            hint = str(error)
-        else:
-            return wordnet, ""
-    return None, hint
-
-
-def _definitions_check(definitions: Definitions) -> dict[str, Any]:
-    """Return the state of the definitions; after a refused reload the old ones still serve."""
-    return {
-        "ok": True,
-        "versions": len(definitions.registry),
-        "reload_failed": definitions.failure is not None,
-    }
+    return check
 
 
 def _openapi() -> OpenAPIConfig:
@@ -160,8 +143,20 @@ def _openapi() -> OpenAPIConfig:
 
 
 @contextlib.asynccontextmanager
-async def _running(services: Services, edge: Edge) -> AsyncIterator[None]:
+async def _running(
+    services: Services, edge: Edge, adapters: Adapters | None
+) -> AsyncIterator[None]:
     """Run everything that belongs to a living worker."""
+    async with contextlib.AsyncExitStack() as stack:
+        if adapters is not None:
+            await stack.enter_async_context(running(adapters))
+        async with _background(services, edge):
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
+    """Count, log and watch beside the requests."""
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(_flushing(edge)), loop.create_task(_watching(services))]
     with contextlib.suppress(
@@ -201,6 +196,7 @@ async def _watching(services: Services) -> None:
     while True:
         await asyncio.sleep(pause or 5.0)
         _refresh_keys(services)
+        services.look()
         if pause:
             services.definitions.reload_if_changed()
 

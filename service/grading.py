@@ -8,6 +8,7 @@ way.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
+from service.judge import JudgeContext, judging
 from service.lean import ClientGoneError
 from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
@@ -103,16 +105,18 @@ class RowGrader:
         rows, ok, passed: Counted so far.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators are parameters
         self,
         definition: Definition,
         ports: Ports,
         counter: GradeCounter,
         *,
+        terms: JudgeContext,
         debug: bool = False,
         concurrency: int = 64,
     ) -> None:
-        """Grade with ``definition``; ``debug`` adds what the ports reported."""
+        """Grade with ``definition`` on ``terms``; ``debug`` adds what the ports reported."""
+        self._terms = terms
         self._definition = definition
         self._grader = definition.grader
         self.is_pure = definition.grader.is_pure
@@ -189,7 +193,8 @@ class RowGrader:
             workers = 0
             async for entry in rows:
                 if workers < self._concurrency:
-                    group.create_task(work())
+                    with judging(self._terms):  # the task keeps these terms
+                        group.create_task(work())
                     workers += 1
                 await queue.put(entry)
             for _ in range(workers):
@@ -225,6 +230,7 @@ class RowGrader:
             sub_rewards=grade.sub_rewards or None,
             judgements=grade.judgements,
             usage=grade.usage or None,
+            cost_usd=cost_of(grade),
             diagnostics=grade.diagnostics or None if self._debug else None,
         )
 
@@ -288,6 +294,12 @@ def total_usage(usage: dict[str, TokenUsage]) -> TokenUsage | None:
     for tokens in usage.values():
         total = tokens if total is None else total + tokens
     return total
+
+
+def cost_of(grade: Grade) -> float | None:
+    """Return the dollars paid for the judges of ``grade``; None when no judge was asked."""
+    costs = [part["cost_usd"] for part in grade.diagnostics.values() if "cost_usd" in part]
+    return math.fsum(costs) if costs else None
 
 
 def indexed(result: RowResult, index: int) -> RowResult:

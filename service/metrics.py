@@ -21,6 +21,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.judge.stats import SECONDS_BUCKETS
+
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 _LATENCY_BUCKETS = (
@@ -105,6 +107,96 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+
+        self._declare_sandbox()
+        self._declare_judge()
+        self._declare_store()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"gradekeeper_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(
+            f"gradekeeper_{name}",
+            text,
+            labels,
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
+    def _declare_sandbox(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.sandbox_calls = counter(
+            "sandbox_calls_total", "Calls of Python graders, by outcome.", "outcome"
+        )
+        self.sandbox_queue_seconds = counter(
+            "sandbox_queue_seconds_total", "Seconds Python graders waited for a slot."
+        )
+        self.sandbox_execution_seconds = counter(
+            "sandbox_execution_seconds_total", "Seconds Python graders ran."
+        )
+        self.sandbox_kills = counter(
+            "sandbox_kills_total", "Processes of Python graders killed, by reason.", "reason"
+        )
+        self.sandbox_restarts = counter(
+            "sandbox_zygote_restarts_total", "Zygotes that died and were replaced."
+        )
+        self.sandbox_running = gauge("sandbox_running", "Python graders running.")
+        self.sandbox_waiting = gauge("sandbox_waiting", "Python graders waiting for a slot.")
+        self.sandbox_tiers = gauge("sandbox_tiers", "Warm package sets.")
+        self.sandbox_tier_bytes = gauge(
+            "sandbox_tiers_memory_bytes", "Own resident memory of the warm package sets."
+        )
+        self.sandbox_level = gauge(
+            "sandbox_level", "Workers whose sandbox reached this isolation level.", "level"
+        )
+
+    def _declare_judge(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.judge_attempts = counter(
+            "judge_attempts_total",
+            "Requests to judge upstreams, by route and outcome.",
+            "route",
+            "outcome",
+        )
+        self.judge_retries = counter("judge_retries_total", "Repeated attempts, by route.", "route")
+        self.judge_seconds = Histogram(
+            "gradekeeper_judge_duration_seconds",
+            "Seconds of successful attempts, by route.",
+            ("route",),
+            registry=self.registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self.judge_tokens = counter(
+            "judge_tokens_total", "Judge tokens paid for, by model and kind.", "model", "kind"
+        )
+        self.judge_cost = counter(
+            "judge_cost_dollars_total",
+            "Money spent on judges, by key, grader version and model.",
+            "key",
+            "grader",
+            "model",
+        )
+        self.judge_cache = counter(
+            "judge_cache_total", "Questions to judges, by what the cache did.", "result"
+        )
+        self.judge_flights = counter(
+            "judge_flights_total", "Questions that had to be asked, by part played.", "part"
+        )
+        self.judge_refused = counter(
+            "judge_refused_total", "Questions that were not asked, by reason.", "reason"
+        )
+        self.judge_in_flight = gauge("judge_in_flight", "Calls at the upstream.", "route")
+        self.judge_queued = gauge("judge_queued", "Calls waiting for a place.", "route")
+        self.judge_circuit_open = gauge(
+            "judge_circuit_open", "Workers whose circuit of this route is not closed.", "route"
+        )
+
+    def _declare_store(self) -> None:
+        self.store_operations = self._counter(
+            "store_operations_total", "Operations of the store, by outcome.", "operation", "outcome"
+        )
+        self.store_away = self._gauge("store_away", "Workers that leave Redis alone for now.")
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the text of all workers' series and its content type."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import msgspec
 
 from graders.ports import Ports
+from service.adapters import Check
 from service.auth import KeySource
 from service.definitions import AdHocGraders, Definitions
 from service.metrics import Metrics
 from service.settings import Settings
-
-Check: TypeAlias = Callable[[], dict[str, Any]]
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +19,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
+        look: Brings the metrics of the adapters up to date.
     """
 
     settings: Settings
@@ -30,3 +29,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     keys: KeySource
     checks: dict[str, Check]
+    look: Callable[[], None]

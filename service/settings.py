@@ -15,13 +15,15 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "GRADEKEEPER_"
-SECRETS = frozenset({"api_key"})  # shown masked wherever settings are shown
+SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
 
 _GROUPS = {
     "host": "Network",
     "api_key": "Security",
     "definitions": "Definitions",
     "response_profile": "Grading",
+    "sandbox": "Python graders",
+    "judge_routes_file": "Judges",
     "max_body_bytes": "Limits",
     "log_level": "Operations",
 }
@@ -138,6 +140,99 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 256
 
+    sandbox: Annotated[
+        Literal["auto", "required", "off"],
+        Meta(
+            description="`auto` runs Python graders where the sandbox reaches the minimum isolation "
+            "and says so where it does not; `required` then refuses to start; `off` runs none."
+        ),
+    ] = "auto"
+    sandbox_min_isolation: Annotated[
+        Literal["namespaces", "lsm", "seccomp", "process"],
+        Meta(
+            description="Weakest isolation that may run Python graders; `process` is none worth the "
+            "name and needs to be asked for."
+        ),
+    ] = "lsm"
+    sandbox_profile: Annotated[
+        Literal["strict", "processes"],
+        Meta(description="`strict` forbids fork and exec to graders, `processes` allows both."),
+    ] = "strict"
+    sandbox_packages: Annotated[
+        Literal["full", "minimal"],
+        Meta(
+            description="Packages of the grader image that `make` builds: all of the hosted image "
+            "(700 MB), or the standard library and rapidfuzz."
+        ),
+    ] = "full"
+    sandbox_images_dir: Annotated[
+        str,
+        Meta(description="Directory of built grader images; empty is where `make` builds them."),
+    ] = ""
+    sandbox_timeout_s: Annotated[
+        float, Meta(gt=0, description="Seconds one Python grader may run, queueing excluded.")
+    ] = 120.0
+    sandbox_memory_bytes: Annotated[
+        int, Meta(ge=16 * 1024 * 1024, description="Memory of one Python grader.")
+    ] = 2 * 1024**3
+    sandbox_disk_bytes: Annotated[
+        int, Meta(ge=0, description="Scratch space of one Python grader.")
+    ] = 1024**3
+    sandbox_cores: Annotated[int, Meta(ge=1, description="CPUs one Python grader may use.")] = 2
+    sandbox_slots: Annotated[
+        int, Meta(ge=0, description="Python graders at once in one worker; 0 shares out the CPUs.")
+    ] = 0
+    sandbox_queue: Annotated[
+        int, Meta(ge=1, description="Python graders that may wait; more are refused with 429.")
+    ] = 4096
+    sandbox_seeds: Annotated[
+        Literal["fresh", "fixed"],
+        Meta(
+            description="`fixed` gives `random`, `numpy.random` and hash order the same seeds for "
+            "the same grader, item and sample."
+        ),
+    ] = "fresh"
+
+    judge_routes_file: Annotated[
+        str,
+        Meta(
+            description="JSON file of routes from judge model to upstream; empty takes one route "
+            "from `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
+        ),
+    ] = ""
+    judge_mode: Annotated[
+        Literal["live", "record", "replay"],
+        Meta(
+            description="`record` also writes every reply to the recording; `replay` answers from "
+            "cache and recording only."
+        ),
+    ] = "live"
+    judge_recording: Annotated[str, Meta(description="File of recorded judge replies.")] = ""
+    judge_deadline_s: Annotated[
+        float,
+        Meta(gt=0, description="Seconds one judge call may take, queue and retries included."),
+    ] = 120.0
+    judge_cache_ttl_s: Annotated[
+        float, Meta(gt=0, description="Seconds a judge's reply is kept in the store.")
+    ] = 30 * 86_400.0
+    judge_near_entries: Annotated[
+        int, Meta(ge=0, description="Replies kept in the process in front of the store.")
+    ] = 20_000
+    judge_budgets_file: Annotated[
+        str,
+        Meta(description="JSON file of daily budgets; empty means no limit on money."),
+    ] = ""
+    redis_url: Annotated[
+        str,
+        Meta(
+            description="`redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`: memory "
+            "shared by all replicas; empty keeps it in the process."
+        ),
+    ] = ""
+    embedding_model: Annotated[str, Meta(description="Model behind the metric `cosine`.")] = (
+        "text-embedding-3-large"
+    )
+
     max_body_bytes: Annotated[
         int,
         Meta(
@@ -206,6 +301,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return shown
 
 
+def environment() -> Mapping[str, str]:
+    """Return the process's environment, for keys whose variables a routes file names."""
+    return os.environ
+
+
 def _plain(text: str) -> str:
     return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(
         text.strip().lower(), text.strip()
@@ -249,7 +349,10 @@ def _values(annotation: Any) -> str:  # noqa: ANN401 - a type form
     if base is bool:
         return "`true`, `false`"
     name = {"str": "text", "int": "integer", "float": "number"}[base.__name__]
-    bounds = [f"≥ {m.ge}" for m in metas if m.ge is not None] + [
-        f"≤ {m.le}" for m in metas if m.le is not None
+    bounds = [
+        f"{sign} {bound}"
+        for meta in metas
+        for sign, bound in ((">", meta.gt), ("≥", meta.ge), ("≤", meta.le))
+        if bound is not None
     ]
     return " ".join([name, *([", ".join(bounds)] if bounds else [])])

@@ -112,6 +112,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         sub_rewards: By key of a ``multi``; absent for other types.
         judgements: The judges that answered, which extend the batch's signature for this row.
         usage: Judge tokens by model; absent without a judge.
+        cost_usd: Dollars paid for judges now, cached replies excluded; absent without a judge.
         diagnostics: Captured output and the like, with ``?debug=true``.
     """
 
@@ -123,6 +124,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sub_rewards: dict[str, float] | None = None
     judgements: tuple[str, ...] = ()
     usage: dict[str, TokenUsage] | None = None
+    cost_usd: float | None = None
     diagnostics: dict[str, Any] | None = None
 
 
@@ -159,6 +161,7 @@ class ScoreResponse(GraderReference, frozen=True, kw_only=True):
     execution_time: float
     token_usage: dict[str, TokenUsage]
     sampled_model_name: str | None
+    cost_usd: float | None
     diagnostics: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 

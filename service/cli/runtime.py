@@ -22,9 +22,18 @@ from service.settings import Settings, SettingsError
 
 
 @contextlib.asynccontextmanager
-async def open_ports(settings: Settings) -> AsyncIterator[Ports]:  # noqa: ARG001 - adapters will read them
-    """Yield what graders ask outside of this process."""
-    yield Ports()
+async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
+    """Yield what graders ask outside of this process.
+
+    Raises:
+        CommandError: The settings name something that cannot be used.
+    """
+    from service.adapters import build_adapters, running  # noqa: PLC0415 - scoring alone needs them
+
+    with explained():
+        adapters = build_adapters(settings)
+    async with running(adapters):
+        yield adapters.ports
 
 
 @contextlib.contextmanager
@@ -52,7 +61,7 @@ def read_settings() -> Settings:
 
 def compile_options(settings: Settings) -> Options:
     """Return how definitions are compiled here: as the service does."""
-    from service.app import engine_options  # noqa: PLC0415 - brings the web framework along
+    from service.adapters import engine_options  # noqa: PLC0415 - not every command needs it
 
     return engine_options(settings)
 
@@ -63,7 +72,7 @@ def load_registry(settings: Settings) -> Registry:
     Raises:
         CommandError: A definition cannot be used.
     """
-    from service.app import definition_directories  # noqa: PLC0415 - brings the web framework along
+    from service.adapters import definition_directories  # noqa: PLC0415 - as above
 
     with explained():
         return registry.load(definition_directories(settings), compile_options(settings))

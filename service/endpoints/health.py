@@ -20,7 +20,7 @@ async def healthz() -> Health:
 async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     """Return 200 when every dependency that grading needs works, else 503."""
     services: Services = request.app.state.services
-    dependencies = {name: check() for name, check in services.checks.items()}
+    dependencies = {name: await check() for name, check in services.checks.items()}
     ready = all(found.get("ok", True) for found in dependencies.values())
     return Response(
         Readiness(ready=ready, dependencies=dependencies), status_code=200 if ready else 503
@@ -31,6 +31,7 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the series of all workers in Prometheus' text format."""
     services: Services = request.app.state.services
+    services.look()
     text, content_type = services.metrics.exposition()
     return Response(text, headers={"content-type": content_type}, media_type=content_type)
 

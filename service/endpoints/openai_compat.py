@@ -17,8 +17,10 @@ from litestar.params import JSONBody
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
 from graders.sample import Sample
 from service.grading import total_usage, unless_gone
+from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, direct
 from service.services import Services
+from service.terms import terms
 from service.wire import RunMetadata, RunRequest, RunResponse, ValidateRequest, ValidateResponse
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -42,8 +44,9 @@ async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     if grader.is_pure:
         grade = grader.grade_now(item, sample)
     else:
-        asked = grader.grade(item, sample, services.ports)
-        grade = await unless_gone(asked, request.until_gone())
+        with judging(terms(request, "")):
+            asked = grader.grade(item, sample, services.ports)
+            grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
     name = grader.grader.name or _generated_name()
     return answer(grade, name, grader.type, seconds, services.settings.response_profile)

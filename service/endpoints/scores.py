@@ -16,6 +16,7 @@ from graders.registry import Definition
 from service.endpoints.documented import takes
 from service.grading import (
     RowGrader,
+    cost_of,
     error_of,
     outcome,
     raise_upstream,
@@ -23,9 +24,11 @@ from service.grading import (
     sample_of,
     unless_gone,
 )
+from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, decode, direct
 from service.services import Services
 from service.streaming import NDJSON, Stream
+from service.terms import terms
 from service.wire import BatchRequest, BatchResponse, ScoreRequest, ScoreResponse
 
 NO_ERRORS = ErrorFlags()
@@ -71,8 +74,9 @@ async def score(
     if grader.is_pure:
         grade = grader.grade_now(data.item, sample)
     else:
-        asked = grader.grade(data.item, sample, services.ports)
-        grade = await unless_gone(asked, request.until_gone())
+        with judging(terms(request, f"{definition.name}@{definition.version}")):
+            asked = grader.grade(data.item, sample, services.ports)
+            grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
     counter = services.definitions.counter(definition)
     counter.count(outcome(grade))
@@ -96,6 +100,7 @@ async def score(
         execution_time=seconds,
         token_usage=grade.usage,
         sampled_model_name=grade.sampled_model_name,
+        cost_usd=cost_of(grade),
         diagnostics=grade.diagnostics if debug else UNSET,
     )
 
@@ -128,6 +133,7 @@ async def score_batch(
         definition,
         services.ports,
         services.definitions.counter(definition),
+        terms=terms(request, f"{definition.name}@{definition.version}"),
         debug=debug,
         concurrency=settings.max_concurrent_rows,
     )

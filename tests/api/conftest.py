@@ -60,7 +60,7 @@ async def api(app: Edge) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def bare(definitions: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that has no ports."""
-    async with calling(create_app(settings(definitions))) as client:
+    async with calling(create_app(settings(definitions), ports=Ports())) as client:
         yield client
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from graders.ports import Ports
 from service.app import create_app
 from service.endpoints.documented import _resolved
 from tests.api.world import DEFINITIONS, calling, settings
@@ -28,8 +30,11 @@ async def test_readyz_names_every_dependency(api: httpx.AsyncClient) -> None:
 
 
 async def test_readyz_is_503_when_a_dependency_is_down(definitions: Path) -> None:
-    app = create_app(settings(definitions))
-    app._app.state.services.checks["sandbox"] = lambda: {"ok": False, "workers": 0}
+    async def down() -> dict[str, Any]:
+        return {"ok": False, "workers": 0}
+
+    app = create_app(settings(definitions), ports=Ports())
+    app._app.state.services.checks["sandbox"] = down
     async with calling(app) as client:
         response = await client.get("/readyz")
     assert response.status_code == 503

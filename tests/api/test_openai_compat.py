@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, create_model
 from graders.errors import JudgeUnavailableError, SandboxUnavailableError
 from graders.grade import ErrorFlags, SchemaErrorFlags
 from graders.ports import Ports
-from service.app import create_app, find_wordnet
+from service.adapters import find_wordnet
+from service.app import create_app
 from service.edge import Edge
 from tests.api.world import (
     CODED,

@@ -62,6 +62,7 @@ class TestScore:
             "sub_rewards": {},
             "token_usage": {},
             "sampled_model_name": None,
+            "cost_usd": None,
         }
         assert digest.startswith("sha256:")
 

@@ -131,7 +131,12 @@ def write_definitions(
 
 def settings(directory: Path, **changes: Any) -> Settings:
     """Return settings that serve only the definitions in ``directory``."""
-    fields = {"definitions": str(directory), "bundled_definitions": False, "access_log": False}
+    fields = {
+        "definitions": str(directory),
+        "bundled_definitions": False,
+        "access_log": False,
+        "sandbox": "off",
+    }
     return Settings(**{**fields, **changes})
 
 
@@ -176,7 +181,7 @@ def serving(
 
     ``socket_bytes`` bounds what the kernel buffers, for tests of slow readers.
     """
-    app = create_app(app_settings, ports=ports)
+    app = create_app(app_settings, ports=ports or Ports())
     listener = socket.create_server(("127.0.0.1", 0))
     shrink(listener, socket_bytes)
     config = uvicorn.Config(

@@ -1,0 +1,184 @@
+"""`OpenAIJudge`: the ports `Judge` and `Embedder` over any OpenAI-compatible upstream.
+
+A call becomes a question (`service.judge.question`), an outcome is found for it
+(`service.judge.tiers`), if need be by asking (`service.judge.asker`), and the outcome becomes a
+reply or a typed error. Nothing here ever makes up a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from time import monotonic, time
+from typing import Any, Final
+
+from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, UpstreamError
+from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
+from service.judge.asker import Asker
+from service.judge.client import ListedModel
+from service.judge.config import JudgeConfig
+from service.judge.context import JudgeContext, current_context
+from service.judge.outcome import Answer, Failed, Landed, Vectors
+from service.judge.question import Question, embedding_question, judge_question
+from service.judge.routes import Route, Routes, Target
+from service.judge.stats import JudgeStats, RouteState
+from service.judge.tiers import Tiers
+from service.stores import NANO, Store
+
+_FALLBACK_ROUTES: Final = Routes(routes=(Route(name="default"),))
+
+
+class OpenAIJudge:
+    """Asks judge models and embedding models.
+
+    Args:
+        config: Behaviour common to all routes.
+        routes: The upstreams.
+        store: Memory shared by the replicas, or this process's.
+        clock: Monotonic seconds.
+        wall: Seconds since the epoch.
+        random: Source of jitter.
+
+    Raises:
+        RecordingError: ``config.recording`` cannot be used.
+        ValueError: ``config.mode`` is ``record`` and there is no ``config.recording``.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators are parameters
+        self,
+        config: JudgeConfig,
+        routes: Routes,
+        store: Store,
+        *,
+        clock: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+        random: Random | None = None,
+    ) -> None:
+        """Put the tiers together; nothing connects before the first call."""
+        self.stats = JudgeStats()
+        self._deadline_s = config.deadline_s
+        self._clock = clock
+        # Replaying needs no upstream, but questions name one.
+        replay = config.mode == "replay"
+        self._routes = _FALLBACK_ROUTES if replay and not routes.routes else routes
+        self._tiers = Tiers(config, store, self.stats, clock=clock)
+        self._asker = Asker(
+            config, self._routes, store, self.stats, clock=clock, wall=wall, random=random
+        )
+
+    @property
+    def route_states(self) -> tuple[RouteState, ...]:
+        """How every route is doing now."""
+        return self._asker.states
+
+    async def judge(self, call: JudgeCall) -> JudgeReply:
+        """Return the judge model's reply to ``call``, on the terms of `current_context`.
+
+        Raises:
+            JudgeUnavailableError: No reply; `BudgetExceededError` and `MissingRecordingError` are
+                kinds of it.
+            OverloadedError: The route's queue is full.
+        """
+        context = current_context()
+        target = self._target(context.model or call.model, JudgeUnavailableError)
+        question = judge_question(call, target, context)
+        landed = await self._land(question, context, JudgeUnavailableError)
+        answer = landed.outcome
+        if not isinstance(answer, Answer):
+            raise _wrong_kind(JudgeUnavailableError)
+        return JudgeReply(
+            content=answer.content,
+            refusal=answer.refusal,
+            finish_reason=answer.finish_reason,
+            model=answer.model,
+            usage=answer.usage,
+            key=question.key,
+            cached=not landed.paid,
+            diagnostics=_diagnostics(question, landed),
+        )
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingReply:
+        """Return one vector a text of ``call``; cached and limited as judge calls are.
+
+        Raises:
+            EmbedderUnavailableError: No reply.
+            BudgetExceededError: The budget is spent.
+            OverloadedError: The route's queue is full.
+        """
+        target = self._target(call.model, EmbedderUnavailableError)
+        question = embedding_question(call, target)
+        landed = await self._land(question, current_context(), EmbedderUnavailableError)
+        found = landed.outcome
+        if not isinstance(found, Vectors):
+            raise _wrong_kind(EmbedderUnavailableError)
+        return EmbeddingReply(
+            vectors=found.vectors,
+            model=found.model,
+            usage=found.usage,
+            key=question.key,
+            cached=not landed.paid,
+        )
+
+    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
+        """Return dollars spent today by budget that applies to ``context``; None: unknown."""
+        return await self._asker.spent_today(context)
+
+    async def models(self) -> dict[str, list[ListedModel] | str]:
+        """Return, by route, the models its upstream lists, or one sentence why it does not."""
+        return await self._asker.models()
+
+    async def warm(self) -> None:
+        """Import the client library and make all clients, so that no judge call has to wait."""
+        await self._asker.warm()
+
+    async def close(self) -> None:
+        """End calls on their way, settle money, and close connections and the recording."""
+        await self._tiers.close()
+        await self._asker.close()
+
+    def _target(self, model: str, unavailable: type[UpstreamError]) -> Target:
+        target = self._routes.target(model)
+        if target is None:
+            raise unavailable(
+                f"no route answers for model {model!r}", retryable=False, kind="no_route"
+            )
+        return target
+
+    async def _land(
+        self, question: Question, context: JudgeContext, unavailable: type[UpstreamError]
+    ) -> Landed:
+        left = self._deadline_s
+        if context.ends_at is not None:
+            left = min(left, context.ends_at - self._clock())
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                landed = await self._tiers.find(
+                    question.key, context, lambda: self._asker.ask(question, context)
+                )
+        except TimeoutError as error:
+            self.stats.refused["deadline"] += 1
+            raise unavailable("no answer before the deadline", kind="deadline") from error
+        if isinstance(landed.outcome, Failed):
+            raise landed.outcome.error(unavailable)
+        return landed
+
+
+def _diagnostics(question: Question, landed: Landed) -> dict[str, Any]:
+    target = question.target
+    found: dict[str, Any] = {
+        "route": target.route.name,
+        "source": landed.part,
+        "cost_usd": landed.nanodollars / NANO,
+    }
+    if landed.attempts:
+        found |= {"attempts": landed.attempts, "seconds": round(landed.seconds, 3)}
+    if target.successor is not None:
+        found["successor"] = {"asked": target.asked_model, "answered_by": target.successor}
+    if question.left_out:
+        found["left_out"] = list(question.left_out)
+    return found
+
+
+def _wrong_kind(unavailable: type[UpstreamError]) -> UpstreamError:
+    return unavailable("a stored outcome is of another kind", kind="garbage")

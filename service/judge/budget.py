@@ -1,0 +1,168 @@
+"""Budgets: dollars a day for a key, a grader, or everything, counted before they are spent.
+
+A call sets aside what it will probably cost, in every budget that applies or in none, and replaces
+that by what it did cost. Concurrent calls therefore never pass a limit together by more than their
+estimates were wrong. What a process set aside and never settled, because it died, comes back after
+the call's deadline.
+
+When Redis is away, `BudgetConfig.when_store_away` decides: ``local`` counts what this process has
+spent today against the whole limit, ``allow`` lets calls pass uncounted, ``refuse`` lets none pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Annotated, Literal
+from uuid import uuid4
+
+import msgspec
+
+from service.judge.context import JudgeContext
+from service.judge.outcome import Failed
+from service.judge.stats import JudgeStats
+from service.stores import NANO, MemoryStore, Reservation, Store
+
+Scope = Literal["key", "grader", "total"]
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dollars that may be spent in one UTC day.
+
+    Attributes:
+        per: Whose day it is: a key's, a grader's (``name@version``), or everybody's.
+        name: Which key or grader; ``*`` gives each of them this budget unless it has its own.
+            A grader may be named without its version; then all versions share the budget.
+        dollars_per_day: The limit.
+    """
+
+    per: Scope
+    name: str = "*"
+    dollars_per_day: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """All budgets.
+
+    Attributes:
+        budgets: Every budget; none means no limit.
+        when_store_away: What happens when the store cannot count.
+    """
+
+    budgets: tuple[Budget, ...] = ()
+    when_store_away: Literal["local", "allow", "refuse"] = "local"
+
+
+class Budgets:
+    """Counts money in a store.
+
+    Args:
+        config: The budgets.
+        store: Shared by the replicas.
+        stats: Where refusals are counted.
+        wall: Seconds since the epoch: decides which day it is.
+    """
+
+    def __init__(
+        self,
+        config: BudgetConfig,
+        store: Store,
+        stats: JudgeStats,
+        *,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        """Start a local account beside the shared one."""
+        self._config = config
+        self._store = store
+        self._stats = stats
+        self._wall = wall
+        self._local = store if isinstance(store, MemoryStore) else MemoryStore()
+
+    async def reserve(
+        self, context: JudgeContext, nanodollars: int, *, hold_s: float
+    ) -> Reservation | Failed | None:
+        """Return the reservation, None when no budget applies, or why the call may not be made.
+
+        Args:
+            context: Who pays.
+            nanodollars: What the call will probably cost.
+            hold_s: Seconds after which an unsettled reservation is given back.
+        """
+        counters = self._counters(context)
+        if not counters:
+            return None
+        reservation = Reservation(
+            id=uuid4().hex, counters=counters, amount=nanodollars, hold_s=hold_s
+        )
+        reserved = await self._store.reserve(reservation)
+        if reserved.state == "away":
+            if self._config.when_store_away == "allow":
+                return reservation
+            if self._config.when_store_away == "refuse":
+                self._stats.refused["budget_store_away"] += 1
+                return Failed(
+                    code="budget_exceeded",
+                    details="budgets cannot be counted now, and the policy is to refuse",
+                    kind="budget_store_away",
+                    retry_after_s=5.0,
+                    personal=True,
+                )
+            reserved = await self._local.reserve(reservation)
+        elif self._local is not self._store:
+            # Never refused: what Redis granted is only noted here, for when it goes away.
+            noted = tuple((name, 2**62) for name, _ in counters)
+            await self._local.reserve(msgspec.structs.replace(reservation, counters=noted))
+        if reserved.state == "spent":
+            self._stats.refused["budget"] += 1
+            return self._spent(reserved.counter)
+        return reservation
+
+    async def settle(self, reservation: Reservation, *, spent: int) -> None:
+        """Replace the reservation by ``spent`` nanodollars."""
+        await self._store.settle(reservation, spent=spent)
+        if self._local is not self._store:
+            await self._local.settle(reservation, spent=spent)
+
+    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
+        """Return dollars spent today by budget that applies to ``context``; None: nobody knows."""
+        names = [name for name, _ in self._counters(context)]
+        spent = await self._store.spent(names)
+        return {
+            name.partition(":")[2]: None if nano is None else nano / NANO
+            for name, nano in zip(names, spent, strict=True)
+        }
+
+    def _counters(self, context: JudgeContext) -> tuple[tuple[str, int], ...]:
+        if not self._config.budgets:
+            return ()
+        day = datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
+        candidates: dict[Scope, tuple[str, ...]] = {
+            "key": (context.api_key,),
+            "grader": (context.grader, context.grader.partition("@")[0]),
+            "total": ("",),
+        }
+        counters = []
+        for per, names in candidates.items():
+            budgets = {b.name: b.dollars_per_day for b in self._config.budgets if b.per == per}
+            own = next((name for name in names if name in budgets), None)
+            limit = budgets.get(own) if own is not None else budgets.get("*")
+            if limit is not None:
+                counters.append(
+                    (f"{day}:{per}:{names[0] if own is None else own}", round(limit * NANO))
+                )
+        return tuple(counters)
+
+    def _spent(self, counter: str) -> Failed:
+        _, per, _ = counter.split(":", 2)
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+        return Failed(
+            code="budget_exceeded",
+            details=f"today's judge budget of this {per} is spent"
+            if per != "total"
+            else "today's judge budget is spent",
+            kind=f"budget_{per}",
+            retry_after_s=(midnight - now).total_seconds(),
+            personal=True,
+        )

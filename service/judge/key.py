@@ -1,0 +1,32 @@
+"""The digest of everything that determines a reply.
+
+Two calls with the same digest may share one reply, on any replica and in any later process; two
+calls that differ in anything an upstream could notice never do. `FORMAT` changes with the meaning
+of the digest or of the stored value, and then nothing old is found any more.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from service.judge.outcome import JsonObject
+from service.judge.routes import Route
+
+FORMAT: Final = 1
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+def digest(route: Route, body: JsonObject, draw: tuple[int, int]) -> str:
+    """Return the hex sha256 of one question.
+
+    Args:
+        route: Its address and API count; its limits, price and name do not.
+        body: What is sent, model and response schema included; the order of keys does not count.
+        draw: ``sample_index`` of the request and of the call: different draws never share.
+    """
+    return sha256(
+        _ENCODER.encode((FORMAT, route.base_url, route.api, route.structured_output, draw, body))
+    ).hexdigest()

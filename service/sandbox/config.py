@@ -1,0 +1,152 @@
+"""What the sandbox is told, and what it tells about itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Level = Literal["namespaces", "lsm", "seccomp", "process"]
+Layer = Literal["namespaces", "landlock", "seccomp"]
+Profile = Literal["strict", "processes"]
+
+# Strongest first.
+LEVELS: tuple[Level, ...] = ("namespaces", "lsm", "seccomp", "process")
+
+
+class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How Python graders are run.
+
+    Attributes:
+        images: Interpreter of the grader image's virtual environment, by ``image_tag``.
+        profile: ``strict`` forbids fork and exec; ``processes`` allows both within the call.
+        minimum_level: `start_sandbox` refuses anything weaker.
+        disabled_layers: Layers not to use even where they work; for tests and for ruling out a suspect.
+        timeout_s: Wall time of one call, queueing excluded.
+        memory_bytes: Address space of one call beyond what the packages take.
+        disk_bytes: Scratch space of one call.
+        disk_files: Files and directories of one call (where the scratch is our own tmpfs).
+        cores: CPUs one call may use.
+        open_files: Descriptors of one call.
+        max_source_bytes: Longest source.
+        max_output_bytes: Kept of each of stdout and stderr.
+        max_processes: Processes of one call under ``processes``.
+        slots: Calls that run at once; 0 for one a CPU.
+        slow_slots: Further calls that may run while that many others have been running for `slow_after_s`.
+        slow_after_s: When a call counts as slow, gets a lower priority and stops holding up others.
+        queue_length: Calls that may wait; more are refused with `OverloadedError`.
+        max_tiers: Warm package sets kept at once, least recently used out first.
+        prewarm: Package sets to make ready at start.
+        seeds: ``fixed`` seeds ``random`` and ``numpy.random`` from the source and the payload.
+        uid: Whose rights graders have when the service is root.
+        gid: Their group.
+        scratch_dir: Where scratch lives without namespaces; None for a new directory in the default place.
+        protect_service: Make this process unreadable to others of its uid (``PR_SET_DUMPABLE``).
+        selftest_timeout_s: Wall time of one canary.
+    """
+
+    images: dict[str, str]
+    profile: Profile = "strict"
+    minimum_level: Level = "lsm"
+    disabled_layers: frozenset[Layer] = frozenset()
+    timeout_s: float = 120.0
+    memory_bytes: int = 2 << 30
+    disk_bytes: int = 1 << 30
+    disk_files: int = 20_000
+    cores: int = 2
+    open_files: int = 64
+    max_source_bytes: int = 256 * 1024
+    max_output_bytes: int = 64 * 1024
+    max_processes: int = 32
+    slots: int = 0
+    slow_slots: int = 32
+    slow_after_s: float = 1.0
+    queue_length: int = 4096
+    max_tiers: int = 8
+    prewarm: tuple[tuple[str, ...], ...] = ((),)
+    seeds: Literal["fresh", "fixed"] = "fresh"
+    uid: int = 65534
+    gid: int = 65534
+    scratch_dir: str | None = None
+    protect_service: bool = True
+    selftest_timeout_s: float = 5.0
+
+
+class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands between a grader and everything else, as found by attacking it.
+
+    Attributes:
+        level: Strongest level whose canary attacks were all stopped.
+        minimum_level: As configured.
+        profile: As configured.
+        landlock_abi: Version in use, 0 for none.
+        seccomp: Whether a filter is in use.
+        userns: Whether graders have their own user namespace.
+        pidns: Whether graders have their own pid namespace.
+        netns: Whether graders have their own network namespace.
+        cgroup: Always False: limits are per process, not per control group.
+        uid: Whose rights graders have; -1 if not known.
+        selftest: Canary by id: whether it was stopped.
+        notes: Sentences about layers that are missing and why.
+        packages: Importable known packages by image tag.
+        python: Grader interpreter version by image tag.
+    """
+
+    level: Level
+    minimum_level: Level
+    profile: Profile
+    landlock_abi: int = 0
+    seccomp: bool = False
+    userns: bool = False
+    pidns: bool = False
+    netns: bool = False
+    cgroup: bool = False
+    uid: int = -1
+    selftest: dict[str, bool] = {}
+    notes: tuple[str, ...] = ()
+    packages: dict[str, tuple[str, ...]] = {}
+    python: dict[str, str] = {}
+
+
+class TierStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One warm package set.
+
+    Attributes:
+        image_tag: Image it belongs to.
+        packages: What it has imported.
+        memory_bytes: Its own resident memory, shared files excluded.
+        calls: Calls it has forked.
+    """
+
+    image_tag: str
+    packages: tuple[str, ...]
+    memory_bytes: int
+    calls: int
+
+
+class SandboxStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start and gauges of now.
+
+    Attributes:
+        calls: Finished calls by outcome; also ``unavailable``, ``overloaded`` and ``cancelled``.
+        queue_s: Seconds spent waiting for a slot, summed.
+        execution_s: Seconds spent in the sandbox, summed.
+        kills: Processes killed before they ended by themselves, by reason.
+        zygote_restarts: Zygotes that died and were replaced.
+        running: Calls in a slot now.
+        slow: Those of them that count as slow.
+        waiting: Calls in the queue now.
+        tiers: Warm package sets now.
+        level: Isolation level.
+    """
+
+    calls: dict[str, int]
+    queue_s: float
+    execution_s: float
+    kills: dict[str, int]
+    zygote_restarts: int
+    running: int
+    slow: int
+    waiting: int
+    tiers: tuple[TierStats, ...]
+    level: Level

@@ -1,0 +1,274 @@
+"""One call of one grader, in a process of its own that is already locked down.
+
+Nothing the grader does to its interpreter may change how its result is read: what is needed after user code
+has run is bound before, and only a type and one exact double cross the pipe, beside bounded texts. The frame
+is binary (`FRAME`), so that the supervisor never parses anything a grader composed.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import gc
+import io
+import json
+import linecache
+import marshal
+import os
+import random
+import struct
+import sys
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FRAME = struct.Struct("=4sBdIII")
+MAGIC = b"GKR1"
+VALUE, BAD_VALUE, EXCEPTION, MEMORY = 1, 2, 3, 4
+RESULT_FD = 3
+FILENAME = "grader.py"
+MODULE = "grader"
+MAX_MESSAGE_CHARS = 500
+MAX_DETAILS_BYTES = 4096
+_MAX_FRAMES = 8
+_SOURCE_LENGTH = struct.Struct("=I")
+
+
+class Capture(io.RawIOBase):
+    """A binary stream that keeps the first ``limit`` bytes and counts the rest.
+
+    Attributes:
+        kept: What is kept, in order.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Keep at most ``limit`` bytes."""
+        super().__init__()
+        self.kept: list[bytes] = []
+        self._left = limit
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Keep what fits and return the length of all of it."""
+        size = memoryview(data).nbytes
+        if self._left > 0:
+            self.kept.append(bytes(data[: self._left]))
+            self._left -= size
+        return size
+
+
+def pack(kind: int, value: float, details: bytes, stdout: bytes, stderr: bytes) -> bytes:
+    """Return one result frame."""
+    return FRAME.pack(MAGIC, kind, value, len(details), len(stdout), len(stderr)) + details + stdout + stderr
+
+
+def read_all(fd: int) -> bytes:
+    """Return the whole content of a memfd, whatever its shared offset is."""
+    size = os.fstat(fd).st_size
+    parts = []
+    while size:
+        part = os.pread(fd, size, sum(map(len, parts)))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write_frame(frame: bytes) -> None:
+    """Write ``frame`` to the result pipe, however many writes it takes."""
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(RESULT_FD, view) :]
+
+
+def compile_source(source: bytes) -> bytes:
+    """Return the frame that answers a compile call.
+
+    On success its details are the imported top-level names, comma-separated, and its stdout the code object,
+    marshalled, with the source for tracebacks behind it.
+    """
+    try:
+        text = source.decode()
+        tree = ast.parse(text, FILENAME)
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+        code = marshal.dumps(compile(tree, FILENAME, "exec", dont_inherit=True, optimize=0))
+    except SyntaxError as error:
+        where = f"{FILENAME}, line {error.lineno}: " if error.lineno else ""
+        shown = f"    {(error.text or '').strip()[:MAX_MESSAGE_CHARS]}\n" if error.text else ""
+        text = f"{shown}{type(error).__name__}: {where}{error.msg}"
+        return pack(EXCEPTION, 0.0, text.encode(errors="replace"), b"", b"")
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        text = f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
+        return pack(EXCEPTION, 0.0, text.encode(errors="replace"), b"", b"")
+    imported = ",".join(sorted(names)).encode(errors="replace")
+    return pack(VALUE, 0.0, imported, _SOURCE_LENGTH.pack(len(code)) + code + source, b"")
+
+
+def prepare_interpreter(scratch: str, seed: int | None) -> None:
+    """Give this process its own scratch, randomness and garbage collector."""
+    for name in ("HOME", "TMPDIR", "PWD"):
+        os.environ[name] = scratch
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None
+    numpy_random = sys.modules.get("numpy.random")
+    if seed is not None:
+        random.seed(seed)
+        if numpy_random is not None:
+            _seed_numpy(numpy_random, seed)
+        else:
+            sys.meta_path.insert(0, _SeedOnImport(seed))
+    elif numpy_random is not None:
+        numpy_random.seed()
+    gc.enable()
+
+
+def _seed_numpy(numpy_random: types.ModuleType, seed: int) -> None:
+    numpy_random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
+    # Unseeded default_rng() and SeedSequence() draw from this name of theirs.
+    sys.modules["numpy.random.bit_generator"].randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
+
+
+class _SeedOnImport:
+    """A finder that finds nothing itself, but seeds numpy.random when that gets imported late."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> object:
+        """Return numpy.random's own spec with seeding added, None for any other module."""
+        if name != "numpy.random":
+            return None
+        import importlib.machinery  # noqa: PLC0415 - already loaded by the import system
+
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_and_seed(module: types.ModuleType) -> None:
+            load(module)
+            _seed_numpy(module, self._seed)
+
+        spec.loader.exec_module = load_and_seed  # type: ignore[method-assign]
+        return spec
+
+
+def run_grader(program: bytes, payload: bytes, max_output_bytes: int) -> Callable[[], bytes]:
+    """Run the grader and return a function that makes the frame of its result.
+
+    Args:
+        program: What `compile_source` put into stdout.
+        payload: JSON text ``{"sample": …, "item": …}``.
+        max_output_bytes: Kept of each captured stream.
+    """
+    out, err = Capture(max_output_bytes), Capture(max_output_bytes)
+    sys.stdout = io.TextIOWrapper(out, "utf-8", "backslashreplace", write_through=True)
+    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", write_through=True)
+    (length,) = _SOURCE_LENGTH.unpack_from(program)
+    lines = program[_SOURCE_LENGTH.size + length :].decode().splitlines(keepends=True)
+    linecache.cache[FILENAME] = (0, None, lines, FILENAME)
+    report = _Reporter(out, err, lines)
+    try:
+        code = marshal.loads(program[_SOURCE_LENGTH.size : _SOURCE_LENGTH.size + length])  # noqa: S302 - we are the box
+        call = json.loads(payload)
+        module = types.ModuleType(MODULE)
+        module.__file__ = FILENAME
+        sys.modules[MODULE] = module
+        exec(code, module.__dict__)  # noqa: S102 - what this process is for
+        grade = module.__dict__.get("grade")
+        if grade is None or not callable(grade):
+            return report.no_grade()
+        value = grade(call["sample"], call["item"])
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results too
+        return report.raised(error)
+    return report.returned(value)
+
+
+class _Reporter:
+    """Makes frames with nothing but what was bound before user code ran."""
+
+    def __init__(self, out: Capture, err: Capture, lines: list[str]) -> None:
+        self._out, self._err, self._lines = out.kept, err.kept, lines
+        self._pack, self._str, self._type, self._len = pack, builtins.str, builtins.type, builtins.len
+        self._isinstance, self._float, self._int = builtins.isinstance, builtins.float, builtins.int
+        self._base_exception, self._memory_error = builtins.BaseException, builtins.MemoryError
+        self._overflow = builtins.OverflowError
+
+    def _frame(self, kind: int, value: float, details: str) -> Callable[[], bytes]:
+        text = details.encode(errors="replace")
+        if self._len(text) > MAX_DETAILS_BYTES:
+            text = b"..." + text[3 - MAX_DETAILS_BYTES :]
+        frame = self._pack(kind, value, text, b"".join(self._out), b"".join(self._err))
+        return lambda: frame
+
+    def no_grade(self) -> Callable[[], bytes]:
+        return self._frame(EXCEPTION, 0.0, "the source defines no callable named grade")
+
+    def returned(self, value: object) -> Callable[[], bytes]:
+        isinstance_, exact, type_ = self._isinstance, None, self._type(value)
+        try:
+            if isinstance_(value, self._float):
+                exact = self._float.__float__(value)
+            elif isinstance_(value, self._int):
+                exact = self._int.__float__(value)
+            elif self._is_numpy_number(type_):
+                exact = self._float(value)  # type: ignore[arg-type]
+        except self._overflow:
+            return self._frame(BAD_VALUE, 0.0, f"grade returned an {self._name(type_)} too large for a float")
+        except self._base_exception as error:  # noqa: BLE001 - a hostile __float__ may raise anything
+            return self.raised(error)
+        if self._type(exact) is not self._float:
+            return self._frame(BAD_VALUE, 0.0, f"grade returned {self._name(type_)}, not a number")
+        return self._frame(VALUE, exact, "")  # type: ignore[arg-type]
+
+    def _is_numpy_number(self, type_: type) -> bool:
+        return any(
+            base.__module__ == "numpy" and base.__name__ in ("bool", "bool_", "integer", "floating")
+            for base in type_.__mro__
+        )
+
+    def _name(self, type_: type) -> str:
+        try:
+            return self._str(self._type.__dict__["__name__"].__get__(type_))[:100]
+        except self._base_exception:  # noqa: BLE001 - a metaclass may do anything
+            return "an object"
+
+    def raised(self, error: BaseException) -> Callable[[], bytes]:
+        kind = MEMORY if self._isinstance(error, self._memory_error) else EXCEPTION
+        try:
+            message = self._str(error)[:MAX_MESSAGE_CHARS]
+        except self._base_exception:  # noqa: BLE001 - a hostile __str__ may raise anything
+            message = "<unprintable>"
+        name = self._name(self._type(error))
+        last = f"{name}: {message}" if message else name
+        return self._frame(kind, 0.0, self._traceback(error) + last)
+
+    def _traceback(self, error: BaseException) -> str:
+        frames = []
+        step = error.__traceback__
+        while step is not None:
+            code = step.tb_frame.f_code
+            if code.co_filename == FILENAME:
+                number = step.tb_lineno or 0
+                line = self._lines[number - 1].strip()[:200] if 0 < number <= self._len(self._lines) else ""
+                frames.append(f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n')
+            step = step.tb_next
+        if not frames:
+            return ""
+        if self._len(frames) > _MAX_FRAMES:
+            half = _MAX_FRAMES // 2
+            frames[half:-half] = [f"  ... {self._len(frames) - _MAX_FRAMES} more\n"]
+        return "Traceback (most recent call last):\n" + "".join(frames)

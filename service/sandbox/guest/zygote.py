@@ -1,0 +1,238 @@
+"""The zygotes: a base that imported nothing, and tiers that imported packages, warm and waiting to fork.
+
+A zygote never sees a grader's source or a sample: control messages are fixed-size integers, and source,
+code and payload pass through it as descriptors that only the forked leaf reads. Messages, one datagram each
+on a ``SOCK_SEQPACKET`` pair:
+
+==========  =========  ====================================================================
+to base     ``TIER``   fork a tier with the packages of a bit set; brings the tier's socket
+to tier     ``CALL``   fork a leaf; brings program, payload and the result pipe
+to tier     ``COMPILE``  the same, to compile; brings source and the result pipe
+to tier     ``NICE``   lower the priority of a leaf
+from base   ``READY``  JSON facts about the isolation; may bring the scratch directories
+from tier   ``READY``  JSON facts about the tier
+from both   ``FAILED``  a sentence; the sender did not do what it was asked
+from tier   ``STARTED``  a leaf runs; brings its pidfd
+from tier   ``ENDED``  a leaf is reaped: wait status, peak memory, CPU time
+==========  =========  ====================================================================
+
+End of file on the socket means the supervisor is gone: everything below is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+from service.sandbox.guest import leaf, warmups
+from service.sandbox.guest.lockdown import CONTROL_FD, Lockdown, LockdownError
+
+TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, ENDED = range(1, 9)
+# operation, id, slot, CPU seconds (or nice level), seed given?, seed
+REQUEST = struct.Struct("=BQIIB16s")
+# operation, id, wait status, peak memory in kB, CPU microseconds
+REPLY = struct.Struct("=BQiQQ")
+MAX_MESSAGE = 65536
+_WATCH_S = 0.02
+_LEFTOVERS_S = 30.0
+
+
+class _Leaf:
+    """A running leaf as its zygote knows it."""
+
+    def __init__(self, call_id: int, pid: int) -> None:
+        self.call_id, self.pid = call_id, pid
+
+
+class Tier:
+    """Forks leaves on request until its socket closes."""
+
+    def __init__(self, control: socket.socket, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
+        """Serve ``control``, locking leaves down with ``lockdown``."""
+        self._control = control
+        self._lockdown = lockdown
+        self._max_output_bytes = int(settings["max_output_bytes"])
+        self._max_processes = int(settings["max_processes"])
+        self._max_memory_bytes = int(settings["memory_bytes"])
+        self._families = settings["profile"] == "processes"
+        self._pid = os.getpid()
+        self._poll = select.poll()
+        self._leaves: dict[int, _Leaf] = {}
+
+    def serve(self) -> None:
+        """Answer messages; return when the supervisor has gone."""
+        control_fd = self._control.fileno()
+        self._poll.register(control_fd, select.POLLIN)
+        while True:
+            timeout_ms = int(_WATCH_S * 1000) if self._families and self._leaves else None
+            for fd, _ in self._poll.poll(timeout_ms):
+                if fd != control_fd:
+                    self._reap(fd)
+                elif not self._receive():
+                    return
+            if self._families:
+                self._watch_families()
+
+    def _receive(self) -> bool:
+        message, fds, _, _ = socket.recv_fds(self._control, REQUEST.size, 4)
+        if not message:
+            for pidfd in self._leaves:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return False
+        operation, call_id, slot, number, seeded, seed = REQUEST.unpack(message)
+        if operation == NICE:
+            self._renice(call_id, number)
+        else:
+            self._fork(operation, call_id, slot, number, int.from_bytes(seed, "big") if seeded else None, fds)
+        return True
+
+    def _fork(self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]) -> None:
+        pid = 0
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_leaf(operation, call_id, slot, cpu_s, seed, fds)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            self._fail(call_id, f"fork: {error}")
+            return
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._leaves[pidfd] = _Leaf(call_id, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        socket.send_fds(self._control, [REPLY.pack(STARTED, call_id, 0, 0, 0)], [pidfd])
+
+    def _become_leaf(
+        self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]
+    ) -> None:
+        """Run one call in this freshly forked process; does not return."""
+        leave = os._exit
+        try:
+            program = leaf.read_all(fds[0])
+            payload = leaf.read_all(fds[1]) if operation == CALL else b""
+            scratch = self._lock_leaf(call_id, slot, cpu_s, fds[-1])
+            if operation == COMPILE:
+                leaf.write_frame(leaf.compile_source(program))
+            else:
+                leaf.prepare_interpreter(scratch, seed)
+                leaf.write_frame(leaf.run_grader(program, payload, self._max_output_bytes)())
+        finally:
+            leave(0)
+
+    def _lock_leaf(self, call_id: int, slot: int, cpu_s: int, result_fd: int) -> str:
+        control_fd = self._control.fileno()
+        try:
+            return self._lockdown.enter(
+                parent=self._pid, slot=slot, cpu_s=cpu_s, result_fd=result_fd, control_fd=control_fd
+            )
+        except LockdownError as error:
+            message = REPLY.pack(FAILED, call_id, 0, 0, 0) + str(error).encode()
+            for fd in (control_fd, CONTROL_FD):
+                with contextlib.suppress(OSError):
+                    os.write(fd, message)
+                    break
+            raise
+
+    def _reap(self, pidfd: int) -> None:
+        ended = self._leaves.pop(pidfd)
+        self._poll.unregister(pidfd)
+        if self._families:
+            self._end_family(ended.pid)
+        _, status, usage = os.wait4(ended.pid, 0)
+        os.close(pidfd)
+        cpu_us = int((usage.ru_utime + usage.ru_stime) * 1e6)
+        self._control.send(REPLY.pack(ENDED, ended.call_id, status, usage.ru_maxrss, cpu_us))
+
+    @staticmethod
+    def _end_family(leader: int) -> None:
+        """Kill and collect the rest of a process group, while its dead leader still keeps the number."""
+        until = time.monotonic() + _LEFTOVERS_S
+        while time.monotonic() < until:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(leader, signal.SIGKILL)
+            others = [pid for pid, _ in _family(leader) if pid != leader]
+            if not others:
+                return
+            for pid in others:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.001)
+
+    def _watch_families(self) -> None:
+        for running in self._leaves.values():
+            family = _family(running.pid)
+            if len(family) > self._max_processes or sum(size for _, size in family) > self._max_memory_bytes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+
+    def _renice(self, call_id: int, level: int) -> None:
+        for running in self._leaves.values():
+            if running.call_id == call_id:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, running.pid, level)
+
+    def _fail(self, call_id: int, text: str) -> None:
+        self._control.send(REPLY.pack(FAILED, call_id, 0, 0, 0) + text.encode()[:1000])
+
+
+def _family(leader: int) -> list[tuple[int, int]]:
+    """Return pid and resident bytes of every process in the group of ``leader``, the leader included."""
+    members = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == leader:
+            members.append((int(name), int(fields[21]) * 4096))
+    return members
+
+
+def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
+    """Import the packages of ``bits``, report, and fork leaves until the supervisor closes the socket."""
+    started = time.monotonic()
+    for module in warmups.EVERYWHERE:
+        importlib.import_module(module)
+    names = [name for index, name in enumerate(warmups.PACKAGES) if bits >> index & 1]
+    for name in names:
+        try:
+            warmups.load(name)
+        except Exception as error:  # noqa: BLE001 - whatever a broken image raises, the supervisor must hear it
+            text = f"cannot import {name}: {type(error).__name__}: {error}"
+            control.send(REPLY.pack(FAILED, 0, 0, 0, 0) + text.encode()[:1000])
+            return
+    ours = __name__.partition(".")[0]
+    for module in [known for known in sys.modules if known.partition(".")[0] == ours]:
+        del sys.modules[module]
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    lockdown.measure()
+    facts = {"packages": names, "ready_s": time.monotonic() - started, "rss_bytes": _resident_bytes()}
+    control.send(REPLY.pack(READY, 0, 0, 0, 0) + json.dumps(facts).encode())
+    Tier(control, lockdown, settings).serve()
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            _, resident, shared = map(int, statm.read().split()[:3])
+    except OSError:
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,110 @@
+"""How strong the sandbox really is here: found out by attacking it, not by asking the kernel what it has."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from graders.errors import UpstreamError
+from service.sandbox.canaries import FILES, NETWORK, PROCESSES, STAT, Targets, canaries
+from service.sandbox.config import LEVELS, IsolationReport, Level, SandboxConfig
+from service.sandbox.guest.landlock import ABI_SCOPES
+
+if TYPE_CHECKING:
+    from service.sandbox.environment import Environment
+    from service.sandbox.supervisor import SubprocessSandbox
+
+_OWN_NAMESPACES = ("pid", "net", "mnt")
+
+
+async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> IsolationReport:
+    """Return what the canaries find, over all images; the weakest decides."""
+    selftest: dict[str, bool] = {}
+    notes: list[str] = []
+    levels: list[Level] = []
+    for environment in sandbox.environments:
+        stopped = await _attack(sandbox, environment, config)
+        levels.append(_level(stopped, environment))
+        notes += environment.notes
+        selftest = {name: selftest.get(name, True) and held for name, held in stopped.items()}
+    facts = sandbox.environments[0].facts
+    private = _private_namespaces(sandbox.environments[0])
+    return IsolationReport(
+        level=max(levels, key=LEVELS.index),
+        minimum_level=config.minimum_level,
+        profile=config.profile,
+        landlock_abi=facts["landlock_abi"],
+        seccomp=facts["seccomp"],
+        userns="user" in private,
+        pidns="pid" in private,
+        netns="net" in private,
+        uid=facts["uid"],
+        selftest=selftest,
+        notes=tuple(dict.fromkeys(notes)),
+        packages={environment.tag: tuple(environment.facts["packages"]) for environment in sandbox.environments},
+        python={environment.tag: environment.facts["python"] for environment in sandbox.environments},
+    )
+
+
+async def _attack(sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig) -> dict[str, bool]:
+    stopped = {}
+    async with Targets(config.memory_bytes, config.scratch_dir) as targets:
+        for name, template in canaries(config.profile).items():
+            # Not str.format: the sources have braces of their own.
+            source = template
+            for key, value in targets.values.items():
+                source = source.replace("{" + key + "!r}", repr(value)).replace("{" + key + "}", str(value))
+            try:
+                result = await sandbox.attack(environment, source, config.selftest_timeout_s)
+            except UpstreamError:
+                stopped[name] = False
+                continue
+            stopped[name] = result.outcome == "no_result" if name == "N09" else result.value == 1.0
+            if name == "F05":
+                stopped[name] = targets.files_unchanged()
+    return stopped
+
+
+def _private_namespaces(environment: Environment) -> set[str]:
+    found = set()
+    for name, inode in environment.facts["namespaces"].items():
+        try:
+            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
+        except OSError:
+            continue
+        if ours != inode:
+            found.add(name)
+    return found
+
+
+def _level(stopped: dict[str, bool], environment: Environment) -> Level:
+    def held(names: dict[str, str]) -> bool:
+        return all(stopped.get(name, True) for name in names)
+
+    if not (held(NETWORK) and held(PROCESSES) and stopped.get("N09", True)):
+        return "process"
+    if not held(FILES):
+        return "seccomp"
+    if held(STAT) and _private_namespaces(environment).issuperset(_OWN_NAMESPACES):
+        return "namespaces"
+    return "lsm"
+
+
+def shortcomings(report: IsolationReport) -> tuple[str, ...]:
+    """Return why ``report`` is below its minimum, empty when it is not."""
+    reasons = []
+    if LEVELS.index(report.level) > LEVELS.index(report.minimum_level):
+        through = [name for name, held in report.selftest.items() if not held]
+        if report.minimum_level != "namespaces":
+            through = [name for name in through if name not in STAT]
+        if not report.landlock_abi:
+            reasons.append("Landlock is not in use")
+        if not report.seccomp:
+            reasons.append("seccomp is not in use")
+        if through:
+            reasons.append(f"canary attacks that got through: {', '.join(through)}")
+        reasons += report.notes
+        reasons = reasons or [f"level {report.minimum_level} was not reached"]
+    if report.profile == "processes" and report.landlock_abi < ABI_SCOPES and not report.pidns:
+        reasons.append(f"profile processes needs Landlock ABI {ABI_SCOPES} or a pid namespace")
+    return tuple(reasons)

@@ -1,0 +1,190 @@
+"""Run every attack against a sandbox and write what came of each, one JSON object a line.
+
+A program of its own, because it is what gets attacked: it holds the secrets, the listeners and the files, and
+it is started in the environments that the tests compare (plain machine, emulated container).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import msgspec
+
+from graders.ports import SandboxRun
+from service.sandbox import SandboxConfig, SubprocessSandbox, start_sandbox
+from service.sandbox.scratch import is_empty
+from tests.attacks.rows import ATTACKS, PRELUDE, Attack
+
+CLEAN = "def grade(sample, item):\n    return 0.5\n"
+MARKED = "note = 'MARKER-OF-ANOTHER-CALL'\n" + CLEAN
+_GONE_S = 3.0
+
+
+class Targets:
+    """Listeners and files that no attack may reach."""
+
+    def __init__(self) -> None:
+        """Set everything up and remember how it looks."""
+        self.folder = Path(tempfile.mkdtemp(prefix="attack-targets-"))
+        self.folder.chmod(0o777)
+        self.sockets = [
+            self._listen(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
+            self._listen(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
+            self._listen(socket.AF_UNIX, socket.SOCK_STREAM, str(self.folder / "socket")),
+            self._listen(socket.AF_UNIX, socket.SOCK_STREAM, f"\0attack-{os.getpid()}"),
+        ]
+        for name, mode in (("public", 0o666), ("private", 0o600)):
+            (self.folder / name).write_text("SECRET in a file")
+            (self.folder / name).chmod(mode)
+        numbers = json.loads((Path(__file__).parent / "syscalls_x86_64.json").read_text())
+        self.item = {
+            "pid": os.getpid(),
+            "tcp": self.sockets[0].getsockname()[1],
+            "udp": self.sockets[1].getsockname()[1],
+            "unix": str(self.folder / "socket"),
+            "abstract": f"\0attack-{os.getpid()}",
+            "folder": str(self.folder),
+            "public": str(self.folder / "public"),
+            "private": str(self.folder / "private"),
+            "nr": numbers,
+        }
+        self.before = self.look()
+
+    @staticmethod
+    def _listen(family: int, kind: int, address: Any) -> socket.socket:  # noqa: ANN401 - as socket.bind takes it
+        listener = socket.socket(family, kind)
+        listener.bind(address)
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    def look(self) -> list[tuple[str, int, int, int, str]]:
+        """Return everything about the files that an attack could have changed."""
+        found = []
+        for path in sorted(self.folder.iterdir()):
+            status = path.stat()
+            text = path.read_text() if path.is_file() else ""
+            found.append((path.name, status.st_mode, status.st_uid, int(status.st_mtime), text))
+        return found
+
+    def reached(self) -> list[str]:
+        """Return the listeners that something has come in on."""
+        hits = []
+        for listener in self.sockets:
+            try:
+                if listener.type == socket.SOCK_STREAM:
+                    listener.accept()[0].close()
+                else:
+                    listener.recv(1)
+            except BlockingIOError:
+                continue
+            hits.append(str(listener.getsockname()))
+        return hits
+
+
+def descendants() -> int:
+    """Return how many live processes come from this one, orphans of its groups included."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(name)] = int(fields[1])
+    found, front = set(), {os.getpid()}
+    while front:
+        front = {pid for pid, parent in parents.items() if parent in front} - found
+        found |= front
+    return len(found)
+
+
+def expected_processes(sandbox: SubprocessSandbox) -> int:
+    """Return how many processes the sandbox has when nothing runs."""
+    return sum(
+        len(environment.tiers) + (2 if environment.in_namespaces else 1) for environment in sandbox.environments
+    )
+
+
+async def settle(sandbox: SubprocessSandbox) -> float:
+    """Wait until nothing runs; return the seconds that took."""
+    started = time.monotonic()
+    while time.monotonic() - started < _GONE_S:
+        if not sandbox.stats().running and descendants() <= expected_processes(sandbox):
+            break
+        await asyncio.sleep(0.002)
+    return time.monotonic() - started
+
+
+async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attack) -> dict[str, Any]:
+    """Return what an attack gave and what is left of it afterwards."""
+
+    async def run(source: str, sample: object = None) -> Any:  # noqa: ANN401 - a result or an error
+        payload = json.dumps({"sample": sample, "item": targets.item}).encode()
+        try:
+            return await sandbox.run(SandboxRun(source=source, image_tag="test", payload=payload))
+        except Exception as error:  # noqa: BLE001 - reported as the row's result
+            return error
+
+    if attack.id == "P09":
+        for _ in range(3):
+            await run(MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"), "MARKER-OF-ANOTHER-CALL")
+    result = await run(PRELUDE + attack.source)
+    settled_s = await settle(sandbox)
+    clean = await run(CLEAN)
+    await settle(sandbox)
+    return {
+        "id": attack.id,
+        "outcome": getattr(result, "outcome", type(result).__name__),
+        "value": repr(getattr(result, "value", None)),
+        "details": getattr(result, "details", str(result))[-600:],
+        "seconds": getattr(result, "execution_time_s", 0.0),
+        "settled_s": settled_s,
+        "clean": repr(getattr(clean, "value", clean)),
+        "reached": targets.reached(),
+        "files_changed": targets.look() != targets.before,
+        "left_over": descendants() - expected_processes(sandbox),
+        "scratch_left": [n for n in range(1) for e in sandbox.environments if not is_empty(e.scratch_fd(n))],
+        "limit_nofile": os.sysconf("SC_OPEN_MAX"),
+    }
+
+
+async def main() -> None:
+    """Run the rows named on the command line, or all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    config = msgspec.json.decode(options.config, type=SandboxConfig)
+    sandbox = await start_sandbox(config)
+    report = sandbox.report()
+    print(msgspec.json.encode({"report": report, "uid": os.getuid()}).decode(), flush=True)
+    if not isinstance(sandbox, SubprocessSandbox):
+        return
+    targets = Targets()
+    only = set(filter(None, options.only.split(",")))
+    try:
+        for attack in ATTACKS:
+            if (only and attack.id not in only) or (attack.full and not options.full):
+                continue
+            print(json.dumps(await run_attack(sandbox, targets, attack)), flush=True)
+    finally:
+        await sandbox.close()
+        print(json.dumps({"after_close": descendants()}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

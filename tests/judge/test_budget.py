@@ -1,0 +1,189 @@
+"""Money: what a call costs, who pays, and when nobody may."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from graders.errors import BudgetExceededError
+from service.judge import Budget, BudgetConfig, JudgeConfig, JudgeContext, Price, judging
+from service.judge.budget import Budgets
+from service.judge.outcome import Failed
+from service.judge.stats import JudgeStats
+from service.stores import MemoryStore, RedisStore, Reservation, Reserved, Store, StoreConfig
+from tests.fakes_upstream import Upstream, completion
+from tests.judge.calls import call
+from tests.judge.conftest import MakeJudge
+from tests.stores.server import RedisServer, free_port
+
+PRICE = Price(input=1000.0, output=1000.0)  # a tenth of a cent a token
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
+TRAINER = JudgeContext(api_key="trainer", grader="gene@1")
+
+
+def config(*budgets: Budget, policy: str = "local") -> JudgeConfig:
+    return JudgeConfig(budget=BudgetConfig(budgets=budgets, when_store_away=policy))  # type: ignore[arg-type]
+
+
+class TestCost:
+    async def test_is_told_to_the_one_who_paid(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(usage=(100, 20, 0), model="m")
+        judge = make_judge(price=PRICE)
+        with judging(TRAINER):
+            first, second = await judge.judge(call()), await judge.judge(call())
+        assert first.diagnostics["cost_usd"] == pytest.approx(0.12)
+        assert second.diagnostics["cost_usd"] == 0
+        assert judge.stats.nanodollars == {("trainer", "gene@1", "m"): 120_000_000}
+        assert judge.stats.tokens["m", "prompt"] == 100
+
+    async def test_route_without_price_is_counted_as_such(self, make_judge: MakeJudge) -> None:
+        judge = make_judge()
+        await judge.judge(call())
+        assert judge.stats.unpriced == {"test": 1}
+
+
+class TestBudgets:
+    async def test_spent_budget_refuses_calls_but_not_cached_answers(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(usage=(100, 20, 0))
+        judge = make_judge(
+            config(Budget(per="key", dollars_per_day=0.9)),
+            price=PRICE,
+            assumed_completion_tokens=20,
+        )
+        with judging(TRAINER):
+            asked = [f"q{i}" for i in range(20)]
+            results = await asyncio.gather(
+                *(judge.judge(call(text)) for text in asked), return_exceptions=True
+            )
+            paid = [
+                text
+                for text, one in zip(asked, results, strict=True)
+                if not isinstance(one, Exception)
+            ]
+            refused = [one for one in results if isinstance(one, BudgetExceededError)]
+            assert 0 < len(paid) < 20
+            assert len(paid) + len(refused) == 20
+            assert refused[0].retry_after_s is not None
+            assert refused[0].kind == "budget_key"
+            assert (await judge.judge(call(paid[0]))).cached
+        assert upstream.count == len(paid)
+        spent = await judge.spent_today(TRAINER)
+        assert spent == {"key:trainer": pytest.approx(0.12 * len(paid))}
+        with judging(JudgeContext(api_key="other")):
+            await judge.judge(call("theirs"))
+
+    async def test_others_who_wait_are_not_refused_with_the_leader(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        judge = make_judge(config(Budget(per="key", name="poor", dollars_per_day=0.0)), price=PRICE)
+
+        async def ask(key: str) -> object:
+            with judging(JudgeContext(api_key=key)):
+                return await judge.judge(call())
+
+        keys = ["poor", "poor", "rich", "rich"]
+        results = await asyncio.gather(*map(ask, keys), return_exceptions=True)
+        assert [isinstance(one, BudgetExceededError) for one in results] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert upstream.count == 1
+
+    async def test_cancelled_call_gives_its_reservation_back(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=1 if asked.number == 1 else 0)
+        judge = make_judge(config(Budget(per="total", dollars_per_day=0.8)), price=PRICE)
+        task = asyncio.create_task(judge.judge(call("slow")))
+        await upstream.reached(1)
+        with pytest.raises(BudgetExceededError):
+            await judge.judge(call("no room"))
+        task.cancel()
+        await asyncio.sleep(0.05)
+        await judge.judge(call("room"))
+
+    async def counters(self, *budgets: Budget, context: JudgeContext = TRAINER) -> dict[str, int]:
+        seen: list[Reservation] = []
+
+        class Spy(MemoryStore):
+            async def reserve(self, reservation: Reservation) -> Reserved:
+                seen.append(reservation)
+                return await super().reserve(reservation)
+
+        made = Budgets(BudgetConfig(budgets=budgets), Spy(), JudgeStats(), wall=lambda: NOON)
+        await made.reserve(context, 1, hold_s=1)
+        return dict(seen[0].counters) if seen else {}
+
+    async def test_own_budget_comes_before_everybodys(self) -> None:
+        found = await self.counters(
+            Budget(per="key", dollars_per_day=1),
+            Budget(per="key", name="trainer", dollars_per_day=2),
+            Budget(per="grader", name="gene", dollars_per_day=3),
+            Budget(per="total", dollars_per_day=4),
+        )
+        assert found == {
+            "2026-11-20:key:trainer": 2 * 10**9,
+            "2026-11-20:grader:gene": 3 * 10**9,
+            "2026-11-20:total:": 4 * 10**9,
+        }
+        assert await self.counters(Budget(per="grader", name="other@1", dollars_per_day=1)) == {}
+
+    async def test_budget_comes_back_at_midnight(self) -> None:
+        budgets = BudgetConfig(budgets=(Budget(per="total", dollars_per_day=0),))
+        made = Budgets(budgets, MemoryStore(), JudgeStats(), wall=lambda: NOON)
+        refused = await made.reserve(TRAINER, 1, hold_s=1)
+        assert isinstance(refused, Failed)
+        assert refused.retry_after_s == 12 * 3600
+
+
+class TestWithoutRedis:
+    async def reserved(self, policy: str, store: Store) -> list[object]:
+        budgets = BudgetConfig(
+            budgets=(Budget(per="total", dollars_per_day=1),),
+            when_store_away=policy,  # type: ignore[arg-type]
+        )
+        made = Budgets(budgets, store, JudgeStats())
+        kinds: list[object] = []
+        for _ in range(3):
+            got = await made.reserve(TRAINER, 400_000_000, hold_s=60)
+            kinds.append(got.kind if isinstance(got, Failed) else type(got).__name__)
+            if isinstance(got, Reservation):
+                await made.settle(got, spent=400_000_000)
+        return kinds
+
+    @pytest.mark.parametrize(
+        ("policy", "kinds"),
+        [
+            ("local", ["Reservation", "Reservation", "budget_total"]),
+            ("allow", ["Reservation"] * 3),
+            ("refuse", ["budget_store_away"] * 3),
+        ],
+    )
+    async def test_policy_decides(self, policy: str, kinds: list[str]) -> None:
+        store = RedisStore(StoreConfig(url=f"redis://127.0.0.1:{free_port()}"))
+        assert await self.reserved(policy, store) == kinds
+        await store.close()
+
+    @pytest.mark.integration
+    async def test_local_account_knows_what_was_spent_before(
+        self, redis_server: RedisServer
+    ) -> None:
+        redis_server.cli("flushall")
+        store = RedisStore(StoreConfig(url=redis_server.url, probe_s=60))
+        budgets = BudgetConfig(budgets=(Budget(per="total", dollars_per_day=1),))
+        made = Budgets(budgets, store, JudgeStats())
+        first = await made.reserve(TRAINER, 800_000_000, hold_s=60)
+        assert isinstance(first, Reservation)
+        await made.settle(first, spent=800_000_000)
+        store.stats.away = True
+        refused = await made.reserve(TRAINER, 400_000_000, hold_s=60)
+        assert isinstance(refused, Failed)
+        await store.close()

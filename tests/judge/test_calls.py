@@ -1,0 +1,365 @@
+"""Failures of the upstream: which are tried again, which are not, and what the caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import itertools
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from graders.errors import JudgeUnavailableError, OverloadedError
+from graders.ports import EmbeddingCall
+from service.judge import (
+    JudgeConfig,
+    JudgeContext,
+    OpenAIJudge,
+    RetryPolicy,
+    Route,
+    Routes,
+    judging,
+)
+from service.stores import MemoryStore
+from tests.fakes_upstream import Says, Upstream, completion, embeddings, error
+from tests.judge.calls import call
+from tests.judge.conftest import MakeJudge
+from tests.stores.server import free_port
+
+FAST = RetryPolicy(first_pause_s=0.01, longest_pause_s=0.02)
+QUICK = JudgeConfig(retry=FAST, deadline_s=10)
+
+
+def then(*says: Says) -> Any:
+    """Return a script that says these one after the other, then answers."""
+    rest = itertools.chain(says, itertools.repeat(completion()))
+    return lambda asked: next(rest)
+
+
+async def failure(judge: OpenAIJudge, text: str = "x") -> JudgeUnavailableError:
+    with pytest.raises(JudgeUnavailableError) as caught:
+        await judge.judge(call(text))
+    return caught.value
+
+
+class TestRetries:
+    @pytest.mark.parametrize(
+        "first",
+        [
+            error(500),
+            error(503),
+            error(429, headers={"retry-after-ms": "5"}),
+            error(408),
+            error(409),
+            Says(action="drop"),
+            Says(action="drop_midway"),
+            Says(action="garbage"),
+            Says(body=b"oops"),
+            Says(body=b"not gzip", headers={"content-encoding": "gzip"}),
+        ],
+        ids=lambda says: f"{says.action}-{says.status}-{len(says.body)}",
+    )
+    async def test_passing_failures_are_tried_again(
+        self, upstream: Upstream, make_judge: MakeJudge, first: Says
+    ) -> None:
+        upstream.script = then(first)
+        reply = await make_judge(QUICK).judge(call())
+        assert reply.content == '{"steps": [], "result": 1}'
+        assert reply.diagnostics["attempts"] == 2
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+    async def test_misconfiguration_is_not(
+        self, upstream: Upstream, make_judge: MakeJudge, status: int
+    ) -> None:
+        upstream.script = lambda asked: error(status, code="bad_thing", message="sk-secret and x")
+        caught = await failure(make_judge(QUICK))
+        assert (caught.retryable, caught.kind) == (False, f"http_{status}")
+        assert upstream.count == 1
+        assert "bad_thing" in caught.details
+        assert "sk-secret" not in str(caught)
+
+    async def test_spent_quota_is_not(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = lambda asked: error(429, code="insufficient_quota")
+        caught = await failure(make_judge(QUICK))
+        assert (caught.retryable, caught.kind) == (False, "insufficient_quota")
+        assert upstream.count == 1
+
+    async def test_attempts_end(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = lambda asked: error(500)
+        judge = make_judge(QUICK)
+        caught = await failure(judge)
+        assert (caught.retryable, caught.kind) == (True, "http_500")
+        assert "after 6 attempts" in caught.details
+        assert upstream.count == 6
+        assert judge.stats.attempts["test", "http_500"] == 6
+        assert judge.stats.retries["test"] == 5
+
+    async def test_hanging_attempt_is_cut_and_tried_again(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = then(Says(action="hang"))
+        assert (await make_judge(QUICK, timeout_s=0.1).judge(call())).diagnostics["attempts"] == 2
+
+    async def test_nobody_listening(self, make_judge: MakeJudge) -> None:
+        caught = await failure(make_judge(QUICK, base_url=f"http://127.0.0.1:{free_port()}/v1"))
+        assert (caught.retryable, caught.kind) == (True, "connection")
+
+
+class TestRetryAfter:
+    async def test_is_a_lower_bound(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = then(error(429, headers={"retry-after": "0.3"}))
+        began = time.monotonic()
+        await make_judge(QUICK).judge(call())
+        assert 0.3 <= time.monotonic() - began < 1.5
+
+    async def test_past_the_deadline_fails_at_once_and_is_handed_on(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: error(429, headers={"retry-after": "60"})
+        began = time.monotonic()
+        caught = await failure(make_judge(QUICK))
+        assert time.monotonic() - began < 2
+        assert caught.retry_after_s == 60
+        assert upstream.count == 1
+
+    @pytest.mark.parametrize(
+        ("text", "low", "high"),
+        [
+            (email.utils.formatdate(time.time() + 3000, usegmt=True), 2000, 3001),
+            ("-5", 0, 0),
+        ],
+        ids=["date", "negative"],
+    )
+    async def test_every_form(
+        self, upstream: Upstream, make_judge: MakeJudge, text: str, low: float, high: float
+    ) -> None:
+        upstream.script = lambda asked: error(503, headers={"retry-after": text})
+        caught = await failure(make_judge(QUICK))
+        assert caught.retry_after_s is not None
+        assert low <= caught.retry_after_s <= high
+
+    async def test_nonsense_is_ignored(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = lambda asked: error(503, headers={"retry-after": "soon"})
+        assert (await failure(make_judge(QUICK))).retry_after_s is None
+
+
+class TestLimits:
+    async def test_concurrency_is_never_passed(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.01)
+        judge = make_judge(concurrency=4)
+        await asyncio.gather(*(judge.judge(call(str(i))) for i in range(40)))
+        assert upstream.most_in_flight == 4
+
+    async def test_full_queue_is_overload(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.1)
+        judge = make_judge(concurrency=1, queue=2)
+        results = await asyncio.gather(
+            *(judge.judge(call(str(i))) for i in range(6)), return_exceptions=True
+        )
+        assert [isinstance(one, OverloadedError) for one in results] == [False] * 3 + [True] * 3
+
+    async def test_429s_lower_the_slots(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        upstream.script = then(error(429, headers={"retry-after-ms": "1"}))
+        judge = make_judge(QUICK, concurrency=8)
+        await judge.judge(call())
+        assert 4 < judge.route_states[0].limit < 5
+
+    async def test_requests_per_minute_flow(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        judge = make_judge(requests_per_minute=600)
+        began = time.monotonic()
+        await asyncio.gather(*(judge.judge(call(str(i))) for i in range(63)))
+        assert 0.25 < time.monotonic() - began < 3
+
+    async def test_rate_limit_past_the_deadline_fails_at_once(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        judge = make_judge(JudgeConfig(deadline_s=1), tokens_per_minute=100)
+        caught = await failure(judge)
+        assert caught.kind == "rate_limit"
+        assert caught.retry_after_s is not None
+        assert upstream.count == 0
+
+    async def test_broken_upstream_is_left_alone_then_probed(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: error(500)
+        policy = RetryPolicy(attempts=1, breaker_failures=5, breaker_pause_s=0.2)
+        judge = make_judge(JudgeConfig(retry=policy))
+        kinds = [(await failure(judge, str(i))).kind for i in range(8)]
+        # The sixth waits out the first pause and is the probe.
+        assert kinds == ["http_500"] * 6 + ["circuit_open"] * 2
+        assert judge.route_states[0].circuit == "open"
+        upstream.script = lambda asked: completion()
+        await asyncio.sleep(0.45)
+        assert judge.route_states[0].circuit == "half_open"
+        await judge.judge(call("probe"))
+        assert judge.route_states[0].circuit == "closed"
+
+
+class TestDeadlines:
+    async def test_overall_deadline_bounds_retries(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: Says(action="hang")
+        judge = make_judge(JudgeConfig(deadline_s=0.3, retry=FAST), timeout_s=0.1)
+        began = time.monotonic()
+        caught = await failure(judge)
+        assert time.monotonic() - began < 1
+        assert caught.kind in {"deadline", "timeout"}
+
+    async def test_deadline_of_the_request_counts(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=5)
+        judge = make_judge()
+        with judging(JudgeContext(ends_at=time.monotonic() + 0.1)):
+            assert (await failure(judge)).kind == "deadline"
+        await asyncio.sleep(0.05)
+        assert upstream.cancelled == 1
+
+    async def test_waiting_for_a_slot_counts(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: Says(action="hang")
+        judge = make_judge(JudgeConfig(deadline_s=0.3), concurrency=1)
+        results = await asyncio.gather(*(failure(judge, str(i)) for i in range(3)))
+        assert {result.kind for result in results} <= {"deadline", "timeout"}
+        assert upstream.count == 1
+
+
+class TestCancelling:
+    async def test_last_one_to_leave_ends_the_call(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.5)
+        judge = make_judge()
+        first, second = (asyncio.create_task(judge.judge(call())) for _ in range(2))
+        await asyncio.sleep(0.2)
+        first.cancel()
+        await asyncio.sleep(0.05)
+        assert upstream.cancelled == 0
+        assert (await second).content
+        third = asyncio.create_task(judge.judge(call("other")))
+        await asyncio.sleep(0.2)
+        third.cancel()
+        await asyncio.sleep(0.1)
+        assert upstream.cancelled == 1
+        assert judge.stats.flights["abandoned"] == 1
+
+    async def test_question_called_off_can_be_asked_again_at_once(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.1)
+        judge = make_judge()
+        first = asyncio.create_task(judge.judge(call()))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        began = time.monotonic()
+        assert (await judge.judge(call())).content
+        assert time.monotonic() - began < 1
+
+
+class TestOthers:
+    async def test_no_route(self, upstream: Upstream, make_judge: MakeJudge) -> None:
+        judge = make_judge(models=("gpt-5*",))
+        caught = await failure(judge)
+        assert (caught.retryable, caught.kind) == (False, "no_route")
+
+    async def test_text_that_json_cannot_carry(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        caught = await failure(make_judge(), "\ud800")
+        assert (caught.retryable, caught.kind) == (False, "unsendable")
+        assert "\ud800" not in str(caught)
+
+    async def test_key_file_is_read_again_when_it_changes(
+        self, upstream: Upstream, make_judge: MakeJudge, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "key"
+        file.write_text("first\n")
+        routes = Routes(routes=(Route(name="test", base_url=upstream.url, api_key_file=str(file)),))
+        judge = make_judge(routes=routes)
+        await judge.judge(call("a"))
+        await judge.judge(call("b"))
+        file.write_text("second key\n")
+        await judge.judge(call("c"))
+        seen = [asked.headers["authorization"] for asked in upstream.asked]
+        assert seen == ["Bearer first", "Bearer first", "Bearer second key"]
+
+    async def test_organisation_stays_with_openai(
+        self, upstream: Upstream, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        await make_judge().judge(call())
+        assert "openai-organization" not in upstream.asked[0].headers
+
+    async def test_successor_is_visible_and_another_question(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        route = Route(name="test", base_url=upstream.url)
+        plain = await make_judge(routes=Routes(routes=(route,))).judge(call())
+        mapped = Routes(routes=(route,), successors={call().model: "new"})
+        reply = await make_judge(routes=mapped).judge(call())
+        assert upstream.asked[-1].body["model"] == "new"
+        assert reply.diagnostics["successor"] == {"asked": call().model, "answered_by": "new"}
+        assert reply.key != plain.key
+
+    async def test_models_are_listed_with_their_end(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        body = b'{"data": [{"id": "m", "shutdown_date": "2027-01-14"}, {"id": "n"}]}'
+        upstream.script = lambda asked: Says(body=body)
+        judge = make_judge(QUICK)
+        listed = (await judge.models())["test"]
+        assert [(one.id, one.shutdown_date) for one in listed if not isinstance(one, str)] == [
+            ("m", "2027-01-14"),
+            ("n", None),
+        ]
+        upstream.script = lambda asked: Says(body=b"?")
+        assert (await judge.models())["test"] == "the list of models cannot be read"
+        upstream.script = lambda asked: error(401)
+        assert (await judge.models())["test"] == "HTTP 401 (some_error)"
+
+    async def test_embeddings_are_cached_like_judgements(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = embeddings
+        judge = make_judge()
+        asked = EmbeddingCall(model="text-embedding-3-large", texts=("a", "b"))
+        one, other = await asyncio.gather(judge.embed(asked), judge.embed(asked))
+        again = await judge.embed(asked)
+        assert upstream.count == 1
+        assert one.vectors == other.vectors == again.vectors
+        assert len(one.vectors) == 2
+        assert (one.cached, other.cached, again.cached) == (False, True, True)
+        assert upstream.asked[0].path == "/v1/embeddings"
+
+    @pytest.mark.parametrize("body", [b"{}", b'{"data": []}', b'{"data": [{"embedding": "AA"}]}'])
+    async def test_wrong_embeddings_are_a_failure(
+        self, upstream: Upstream, make_judge: MakeJudge, body: bytes
+    ) -> None:
+        from graders.errors import EmbedderUnavailableError
+
+        upstream.script = lambda asked: Says(body=body)
+        judge = make_judge(JudgeConfig(retry=RetryPolicy(attempts=1)))
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await judge.embed(EmbeddingCall(model="m", texts=("a",)))
+        assert caught.value.kind == "bad_reply"
+
+    async def test_jitter_comes_from_the_given_source(self, upstream: Upstream) -> None:
+        upstream.script = then(error(500))
+        judge = OpenAIJudge(
+            QUICK,
+            Routes(routes=(Route(name="test", base_url=upstream.url),)),
+            MemoryStore(),
+            random=Random(1),
+        )
+        await judge.judge(call())
+        await judge.close()

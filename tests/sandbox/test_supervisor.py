@@ -1,0 +1,256 @@
+"""Admission, retries, seeds, captured output: what the sandbox promises around a call."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
+from graders.ports import SandboxRun
+from service.sandbox import IsolationTooWeakError, ProcessSandbox, SubprocessSandbox, start_sandbox
+from tests.attacks.driver import descendants
+from tests.sandbox import image
+from tests.sandbox.conftest import call, config
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., Awaitable[SubprocessSandbox]]
+
+HALF = "def grade(sample, item):\n    return 0.5\n"
+SLEEP = "import time\ndef grade(sample, item):\n    time.sleep(item['s'])\n    return 0.5\n"
+FOREVER = "def grade(sample, item):\n    while True:\n        pass\n"
+
+
+async def test_a_print_is_captured_and_bounded(started: Start) -> None:
+    sandbox = await started(max_output_bytes=100)
+    source = "import sys\ndef grade(s, i):\n    print('x' * 1000)\n    print('é', file=sys.stderr)\n    return 1\n"
+    result = await sandbox.run(call(source))
+    assert (result.value, result.stdout, result.stderr) == (1.0, "x" * 100, "é\n")
+    assert result.diagnostics["isolation"] in {"namespaces", "lsm"}
+
+
+async def test_a_traceback_shows_the_graders_own_lines(started: Start) -> None:
+    sandbox = await started()
+    source = "import json\n\ndef helper(x):\n    return json.loads(x)\n\ndef grade(s, i):\n    return helper('{')\n"
+    result = await sandbox.run(call(source))
+    assert result.outcome == "exception"
+    assert 'File "grader.py", line 7, in grade\n    return helper(\'{\')' in result.details
+    assert 'File "grader.py", line 4, in helper' in result.details
+    assert result.details.splitlines()[-1].startswith("JSONDecodeError: Expecting property name")
+    assert "json/decoder.py" not in result.details
+
+
+async def test_output_before_an_exception_is_kept(started: Start) -> None:
+    sandbox = await started()
+    result = await sandbox.run(call("def grade(s, i):\n    print('seen')\n    raise ValueError('no')\n"))
+    assert (result.outcome, result.stdout) == ("exception", "seen\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "details"),
+    [
+        ("def grade(:\n", "SyntaxError: grader.py, line 1"),
+        ("x = 1\n", "no callable named grade"),
+        ("grade = 3\n", "no callable named grade"),
+        ("def grade(sample):\n    return 1\n", "takes 1 positional argument but 2 were given"),
+        ("import nothing_like_this\n", "No module named 'nothing_like_this'"),
+    ],
+)
+async def test_a_source_that_cannot_grade_says_why(started: Start, source: str, details: str) -> None:
+    result = await (await started()).run(call(source))
+    assert result.outcome == "exception"
+    assert details in result.details
+
+
+async def test_a_deadline_is_kept_within_a_tenth_of_a_second(started: Start) -> None:
+    sandbox = await started(timeout_s=0.5)
+    await sandbox.run(call(HALF))
+    begun = time.monotonic()
+    result = await sandbox.run(call(FOREVER))
+    assert 0.5 <= time.monotonic() - begun < 0.65
+    assert (result.outcome, result.details) == ("timeout", "timed out after 0.5 s")
+    assert sandbox.stats().kills == {"timeout": 1}
+
+
+async def test_waiting_does_not_count_against_the_time_limit(started: Start) -> None:
+    sandbox = await started(slots=1, slow_slots=0, timeout_s=0.6)
+    results = await asyncio.gather(*(sandbox.run(call(SLEEP, item={"s": 0.3})) for _ in range(4)))
+    assert [result.value for result in results] == [0.5] * 4
+    assert all(result.execution_time_s < 0.6 for result in results)
+    assert sandbox.stats().queue_s > 0.5
+
+
+async def test_a_full_queue_refuses_with_a_time_to_retry(started: Start) -> None:
+    sandbox = await started(slots=1, slow_slots=0, queue_length=2)
+    waiting = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 0.3}))) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(OverloadedError) as refused:
+        await sandbox.run(call(HALF))
+    assert refused.value.retry_after_s is not None
+    assert refused.value.retry_after_s >= 1
+    assert [result.value for result in await asyncio.gather(*waiting)] == [0.5] * 3
+    assert sandbox.stats().calls == {"value": 3, "overloaded": 1}
+
+
+async def test_a_cancelled_call_is_killed_and_frees_its_slot(started: Start) -> None:
+    sandbox = await started(slots=1, slow_slots=0)
+    running = asyncio.create_task(sandbox.run(call(FOREVER)))
+    queued = asyncio.create_task(sandbox.run(call(FOREVER)))
+    await asyncio.sleep(0.2)
+    queued.cancel()
+    running.cancel()
+    result = await asyncio.wait_for(sandbox.run(call(HALF)), 1)
+    assert result.value == 0.5
+    assert await asyncio.gather(running, queued, return_exceptions=True) != [None, None]
+    assert sandbox.stats().calls["cancelled"] == 2
+    assert sandbox.stats().kills == {"cancelled": 1}
+
+
+async def test_hanging_graders_do_not_stop_the_others(started: Start) -> None:
+    sandbox = await started(slots=2, slow_slots=8, slow_after_s=0.05)
+    hanging = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 5}))) for _ in range(8)]
+    await asyncio.sleep(0.5)
+    begun = time.monotonic()
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    assert time.monotonic() - begun < 1
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+
+
+def _zygotes() -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                ours = name.isdigit() and b"sandbox.guest import base" in file.read()
+            with open(f"/proc/{name}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if ours:
+            found.append((parent, int(name)))
+    mine = {os.getpid()}
+    while grown := {pid for parent, pid in found if parent in mine} - mine:
+        mine |= grown
+    return sorted(mine - {os.getpid()})
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the-base", "the-tier"])
+async def test_a_killed_zygote_costs_at_most_one_retry(started: Start, which: int) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    calls = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 0.3}))) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    # With a pid namespace the base is two: one outside, one inside.
+    outside = 1 if sandbox.environments[0].in_namespaces else 0
+    os.kill(_zygotes()[which + outside * which], signal.SIGKILL)
+    results = await asyncio.gather(*calls)
+    assert [result.value for result in results] == [0.5, 0.5]
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    assert sandbox.stats().zygote_restarts >= 1
+
+
+async def test_closing_ends_every_process_and_refuses_calls() -> None:
+    before = descendants()
+    sandbox = await start_sandbox(config())
+    running = asyncio.create_task(sandbox.run(call(FOREVER)))
+    await asyncio.sleep(0.2)
+    await sandbox.close()
+    with pytest.raises(SandboxUnavailableError):
+        await running
+    with pytest.raises(SandboxUnavailableError):
+        await sandbox.run(call(HALF))
+    assert descendants() == before
+
+
+async def test_an_unknown_image_names_the_known_ones(started: Start) -> None:
+    sandbox = await started()
+    run = SandboxRun(source=HALF, image_tag="alpha", payload=b"{}")
+    with pytest.raises(DefinitionError, match=f"unknown image_tag 'alpha'; known: {image.TAG}"):
+        await sandbox.run(run)
+
+
+@pytest.mark.parametrize("source", ["#" * 300_000, "x = '\ud800'"], ids=["too-long", "lone-surrogate"])
+async def test_a_source_that_cannot_be_sent_is_a_definition_error(started: Start, source: str) -> None:
+    sandbox = await started()
+    with pytest.raises(DefinitionError):
+        await sandbox.run(call(source))
+
+
+RANDOM = (
+    "import random\nfirst = random.random()\ndef grade(s, i):\n"
+    "    return first + random.random() + list({'a', 'b', 'c', str(i)}).index('a')\n"
+)
+NUMPY_RANDOM = (
+    "import {name}\ndef grade(s, i):\n    import numpy as np\n"
+    "    return np.random.rand() + np.random.default_rng().random()\n"
+)
+
+
+@pytest.mark.parametrize(
+    "source", [RANDOM, NUMPY_RANDOM.format(name="numpy"), NUMPY_RANDOM.format(name="json")],
+    ids=["random", "numpy", "numpy-imported-late"],
+)  # fmt: skip
+async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(started: Start, source: str) -> None:
+    if "numpy" in source and not image.is_full():
+        pytest.skip("needs the full image")
+    source = source.replace("import json\ndef grade(s, i):\n    import numpy", "def grade(s, i):\n    numpy = __import__('numpy')\n    import numpy")
+    values = []
+    for _ in range(2):
+        sandbox = await started(seeds="fixed")
+        values += [[(await sandbox.run(call(source, item={"n": n}))).value for n in (1, 1, 2)]]
+    assert values[0] == values[1]
+    assert values[0][0] == values[0][1] != values[0][2]
+
+
+@pytest.mark.parametrize("source", [RANDOM, NUMPY_RANDOM.format(name="numpy")], ids=["random", "numpy"])
+async def test_fresh_seeds_differ_between_calls(started: Start, source: str) -> None:
+    if "numpy" in source and not image.is_full():
+        pytest.skip("needs the full image")
+    sandbox = await started()
+    assert len({(await sandbox.run(call(source))).value for _ in range(5)}) == 5
+
+
+async def test_least_recently_used_tiers_are_let_go(started: Start) -> None:
+    if not image.is_full():
+        pytest.skip("needs the full image")
+    sandbox = await started(max_tiers=2)
+    for name in ("yaml", "sqlparse", "rapidfuzz"):
+        assert (await sandbox.run(call(f"import {name}\n{HALF}"))).value == 0.5
+    assert len(sandbox.stats().tiers) == 2
+    assert sandbox.stats().tiers[-1].packages == ("rapidfuzz",)
+
+
+async def test_a_large_payload_arrives_whole(started: Start) -> None:
+    sandbox = await started()
+    source = "def grade(s, i):\n    return len(s['output_text'])\n"
+    result = await sandbox.run(call(source, sample={"output_text": "x" * 20_000_000}))
+    assert result.value == 20_000_000
+
+
+async def test_below_the_minimum_it_refuses_and_names_the_layer() -> None:
+    with pytest.raises(IsolationTooWeakError, match="Landlock is not in use") as refused:
+        await start_sandbox(config(disabled_layers=frozenset({"namespaces", "landlock"})))
+    assert refused.value.level == "seccomp"
+    assert "CONFIG_SECURITY_LANDLOCK" in str(refused.value)
+
+
+async def test_without_any_layer_it_is_a_process_and_says_so() -> None:
+    nothing = frozenset({"namespaces", "landlock", "seccomp"})
+    sandbox = await start_sandbox(config(disabled_layers=nothing, minimum_level="process", timeout_s=1.0))
+    assert isinstance(sandbox, ProcessSandbox)
+    assert sandbox.report().level == "process"
+    assert sandbox.report().notes
+    good = await sandbox.run(call("def grade(s, i):\n    print(s)\n    return 0.5\n", sample={"a": 1}))
+    assert (good.outcome, good.value, good.stdout) == ("value", 0.5, "{'a': 1}\n")
+    assert good.diagnostics["isolation"] == "process"
+    outcomes = [
+        (await sandbox.run(call(source))).outcome
+        for source in (FOREVER, "import os\nos._exit(3)\n", "def grade(:", "def grade(s, i):\n    return ''\n")
+    ]
+    assert outcomes == ["timeout", "no_result", "exception", "bad_value"]
+    await sandbox.close()
