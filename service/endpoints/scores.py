@@ -25,7 +25,7 @@ from service.grading import (
     unless_gone,
 )
 from service.judge import judging
-from service.lean import LeanRequest, LeanResponse, decode, direct
+from service.lean import LeanRequest, LeanResponse, direct
 from service.services import Services
 from service.streaming import NDJSON, Stream
 from service.terms import terms
@@ -145,13 +145,13 @@ async def score_batch(
             max_line_bytes=settings.max_line_bytes,
         )
         return LeanResponse(stream)
-    batch = decode(decoders.batch, await request.body())
-    if len(batch.rows) > settings.max_batch_rows:
+    unread = await decoders.rows(await request.body())
+    if len(unread) > settings.max_batch_rows:
         message = (
-            f"{len(batch.rows)} rows; the limit is {settings.max_batch_rows}. Send NDJSON instead."
+            f"{len(unread)} rows; the limit is {settings.max_batch_rows}. Send NDJSON instead."
         )
         raise ClientException(message, status_code=413)
-    rows = read_rows(batch.rows)
+    rows = read_rows(unread)
     try:
         results = grader.turn(rows)
         if len(results) < len(rows):
