@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TypedDict
 
 import msgspec
@@ -77,7 +78,7 @@ class Definitions:
         self._stamp = self._state_of_files()
         try:
             loaded = registry.load(self._directories, self._options)
-        except BrokenDefinitionsError as error:
+        except (BrokenDefinitionsError, OSError) as error:
             self.failure = str(error)
             self._metrics.reload_failed.set(1)
             self._metrics.reloads.labels("failed").inc()
@@ -96,11 +97,10 @@ class Definitions:
 
     def _state_of_files(self) -> frozenset[tuple[str, int, int]]:
         return frozenset(
-            (str(path), status.st_mtime_ns, status.st_size)
+            state
             for directory in self._directories
-            if directory.is_dir()
             for path in directory.rglob("*")
-            if path.is_file() and (status := path.stat())
+            if (state := _state(path)) is not None
         )
 
     def get(self, name: str, version: str) -> Definition:
@@ -235,3 +235,12 @@ def _document(raw: bytes) -> Any:  # noqa: ANN401 - JSON
         raise DefinitionError(
             [Finding(pointer="", message=message, code="invalid_json")]
         ) from error
+
+
+def _state(path: Path) -> tuple[str, int, int] | None:
+    """Return what changes with the file at ``path``; None for what is no file, or just went."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (str(path), status.st_mtime_ns, status.st_size) if S_ISREG(status.st_mode) else None
