@@ -7,6 +7,7 @@ error, so that a misspelt limit can never be silently ignored. `document` writes
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "GRADEKEEPER_"
+_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
 
 _GROUPS = {
@@ -143,15 +145,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Annotated[
         Literal["auto", "required", "off"],
         Meta(
-            description="`auto` runs Python graders where the sandbox reaches the minimum isolation "
-            "and says so where it does not; `required` then refuses to start; `off` runs none."
+            description="`auto` runs Python graders where the sandbox reaches the minimum "
+            "isolation and says so where it does not; `required` then refuses to start; `off` "
+            "runs none."
         ),
     ] = "auto"
     sandbox_min_isolation: Annotated[
         Literal["namespaces", "lsm", "seccomp", "process"],
         Meta(
-            description="Weakest isolation that may run Python graders; `process` is none worth the "
-            "name and needs to be asked for."
+            description="Weakest isolation that may run Python graders; `process` is none worth "
+            "the name and needs to be asked for."
         ),
     ] = "lsm"
     sandbox_profile: Annotated[
@@ -225,8 +228,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         str,
         Meta(
-            description="`redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`: memory "
-            "shared by all replicas; empty keeps it in the process."
+            description="`redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`: "
+            "memory shared by all replicas; empty keeps it in the process."
         ),
     ] = ""
     embedding_model: Annotated[str, Meta(description="Model behind the metric `cosine`.")] = (
@@ -286,7 +289,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 problems.append(f"{variable} is no setting of gradekeeper{hint}")
                 continue
             try:
-                values[field.name] = msgspec.convert(_plain(text), field.type, strict=False)
+                values[field.name] = _value(text, field.type)
             except msgspec.ValidationError as error:
                 problems.append(f"{variable}: {error}")
         if problems:
@@ -306,10 +309,19 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def _plain(text: str) -> str:
-    return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(
-        text.strip().lower(), text.strip()
-    )
+def _value(text: str, annotation: Any) -> Any:  # noqa: ANN401 - a type form and its values
+    """Return ``text`` as a value of ``annotation``.
+
+    Raises:
+        ValidationError: It is none. Secrets are texts, so no message shows one.
+    """
+    text = text.strip()
+    if get_args(annotation)[0] is bool:
+        text = _BOOLEANS.get(text.lower(), text)
+    value = msgspec.convert(text, annotation, strict=False)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError("Expected a finite number")
+    return value
 
 
 def document() -> str:
