@@ -362,9 +362,13 @@ class TestSecrets:
         assert isinstance(ring, Keyring)
 
     def test_never_reach_the_log_or_the_metrics(
-        self, definitions: Path, keys_file: Path, capfd: pytest.CaptureFixture[str]
+        self,
+        definitions: Path,
+        keys_file: Path,
+        capfd: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        logging.getLogger().setLevel(logging.DEBUG)
+        caplog.set_level(logging.DEBUG)
         app_settings = settings(
             definitions,
             api_key="gk-own-3b1d",
