@@ -160,7 +160,9 @@ class Journal:
             raise CommandError(f"{self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Let another run go on."""
+        """Let another run go on; a journal without scores goes away."""
+        if not self.done:
+            self.path.unlink()
         self._file.close()
 
     def finish(self, out: Path) -> None:
@@ -216,7 +218,7 @@ def read_scores(path: Path) -> Iterator[Line]:
 
 
 def reopen(out: Path, partial: Path, run: Fingerprint) -> int:
-    """Make finished scores a journal again; return how many failed retryably and are left out.
+    """Make finished scores a journal again; return how many rows are left out to be scored again.
 
     Raises:
         CommandError: The scores cannot be read, or the journal cannot be written.
@@ -227,7 +229,7 @@ def reopen(out: Path, partial: Path, run: Fingerprint) -> int:
         nonlocal dropped
         yield _encode(_Header(run)) + b"\n"
         for line in read_scores(out):
-            if line.is_retryable:
+            if line.is_open:
                 dropped += 1
             else:
                 yield _encode(line) + b"\n"

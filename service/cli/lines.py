@@ -7,9 +7,31 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from graders.errors import (
+    BudgetExceededError,
+    EmbedderUnavailableError,
+    EndpointUnavailableError,
+    JudgeUnavailableError,
+    OverloadedError,
+    SandboxUnavailableError,
+    UpstreamError,
+)
 from graders.grade import TokenUsage
 from service.cli.rows import Row
 from service.wire import RowError
+
+_UPSTREAM = {
+    kind.code
+    for kind in (
+        BudgetExceededError,
+        EmbedderUnavailableError,
+        EndpointUnavailableError,
+        JudgeUnavailableError,
+        OverloadedError,
+        SandboxUnavailableError,
+        UpstreamError,
+    )
+}
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,8 +56,13 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether asking again could give this row a reward."""
+        """Whether asking again soon could give this row a reward."""
         return self.error is not None and self.error.retryable
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something outside failed, so that nobody has judged this row yet."""
+        return self.error is not None and (self.error.retryable or self.error.code in _UPSTREAM)
 
 
 Emit: TypeAlias = Callable[[list[Line]], None]

@@ -15,6 +15,7 @@ from service.cli.lines import Emit, Line
 from service.cli.rows import Row
 from service.wire import RowError
 
+_HOPELESS = {NOT_AVAILABLE, "isolation_unavailable"}  # kinds of failure that every row meets
 _BLOCK_ROWS = 512
 _BLOCK_S = 0.05  # how long a signal may wait
 
@@ -61,7 +62,7 @@ class LocalScorer:
         for row in rows:
             grade = await self._grader.grade(row.item, row.sample, self._ports)
             for failure in grade.failures:
-                if failure.kind == NOT_AVAILABLE:
+                if failure.kind in _HOPELESS:
                     raise CommandError(f"this grader cannot run in this process: {failure.message}")
             emit([self._line(row.index, grade)])
 

@@ -12,28 +12,43 @@ import msgspec
 from graders import registry
 from graders.building import Options
 from graders.engine import CompiledGrader, compile_grader
-from graders.errors import DefinitionError, Finding, RegistryError
+from graders.errors import DefinitionError, Finding, GraderError, RegistryError
 from graders.ports import Ports
 from graders.registry import BrokenDefinitionsError, Definition, Registry
 from graders.sample import JsonValue
+from graders.schema import Multi, Python
 from service.auth import KeysError
 from service.cli.failures import CommandError
 from service.settings import Settings, SettingsError
 
 
 @contextlib.asynccontextmanager
-async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
-    """Yield what graders ask outside of this process.
+async def open_ports(settings: Settings, grader: CompiledGrader) -> AsyncIterator[Ports]:
+    """Yield what ``grader`` asks outside of this process.
 
     Raises:
         CommandError: The settings name something that cannot be used.
     """
-    from service.adapters import build_adapters, running  # noqa: PLC0415 - scoring alone needs them
+    if grader.is_pure:
+        yield Ports()
+        return
+    from service import adapters  # noqa: PLC0415 - brings every client library along
 
-    with explained():
-        adapters = build_adapters(settings)
-    async with running(adapters):
-        yield adapters.ports
+    if not _has_python(grader):
+        settings = msgspec.structs.replace(settings, sandbox="off")  # nothing to start
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            built = adapters.build_adapters(settings)
+            await stack.enter_async_context(adapters.running(built))
+        except (adapters.AdapterError, GraderError) as error:
+            raise CommandError(str(error)) from error
+        yield built.ports
+
+
+def _has_python(grader: CompiledGrader) -> bool:
+    definition = grader.grader
+    parts = definition.graders.values() if isinstance(definition, Multi) else [definition]
+    return any(isinstance(part, Python) for part in parts)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from service.cli import failures
@@ -18,7 +17,7 @@ from service.cli.rounds import Rounds
 from service.cli.rows import DEFAULT_SAMPLE_FIELD, DataFile
 from service.cli.runtime import compile_file, find, is_file_argument, open_ports, read_settings
 from service.cli.summary import render, summarize
-from service.settings import Settings
+from service.settings import Settings, environment
 
 EXIT_CODES = {
     failures.OK: "every row has a reward",
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed",
         action="store_true",
-        help="score the rows of a finished --out again that failed for reasons that may pass",
+        help="score the rows of a finished --out again for which something outside failed",
     )
     server = parser.add_argument_group("on a server")
     server.add_argument("--url", help="root of the server; without it, rows are scored here")
@@ -75,14 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         max_bytes=settings.max_line_bytes,
     )
-    try:
-        asyncio.run(_score(arguments, settings, data))
-    except (CommandError, KeyboardInterrupt):
-        if partial_of(arguments.out).exists():
-            note(
-                "scores so far are kept; the same command (without --overwrite) goes on from there"
-            )
-        raise
+    asyncio.run(_score(arguments, settings, data))
     summary = summarize(read_scores(arguments.out))
     if arguments.json:
         show_json(summary)
@@ -131,14 +123,26 @@ async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFi
         if _is_finished(arguments, run):
             return
         journal = Journal(partial_of(arguments.out), run, overwrite=arguments.overwrite)
-        with contextlib.closing(journal):
+        with _kept(journal):
             if journal.done:
                 note(f"going on after {journal.done} rows that have their scores")
             await Rounds(data, scorer, journal, run.id).run()
             if not journal.done:
-                journal.path.unlink()
                 raise CommandError(f"{arguments.data}: no rows")
             journal.finish(arguments.out)
+
+
+@contextlib.contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """Say how to go on when the run ends in here."""
+    try:
+        yield
+    except (CommandError, KeyboardInterrupt):
+        if journal.done:
+            note("scores so far are kept; the same command (without --overwrite) goes on with them")
+        raise
+    finally:
+        journal.close()
 
 
 def _is_finished(arguments: argparse.Namespace, run: Fingerprint) -> bool:
@@ -157,7 +161,7 @@ def _is_finished(arguments: argparse.Namespace, run: Fingerprint) -> bool:
         raise CommandError(f"{out} holds scores of {what}; --overwrite replaces them")
     if arguments.retry_failed:
         again = reopen(out, partial, run)
-        note(f"{again} rows failed for reasons that may have passed")
+        note(f"{again} rows failed because something outside could not be asked")
         return False
     note(f"{out} is complete already")
     return True
@@ -176,7 +180,7 @@ async def _scorer(arguments: argparse.Namespace, settings: Settings) -> AsyncIte
             definition = find(arguments.grader, settings)
             grader, signature = definition.grader, definition.signature
         concurrency = arguments.concurrency or settings.max_concurrent_rows
-        async with open_ports(settings) as ports:
+        async with open_ports(settings, grader) as ports:
             yield LocalScorer(
                 grader, signature, ports, debug=arguments.debug, concurrency=concurrency
             )
@@ -197,7 +201,7 @@ def _key(variable: str | None) -> str | None:
     """Return the API key; the caller names the variable, so it is no setting of ours."""
     if variable is None:
         return None
-    key = os.environ.get(variable)
+    key = environment().get(variable)
     if not key:
         raise CommandError(f"--key-env {variable}: the variable is not set")
     return key

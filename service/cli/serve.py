@@ -6,7 +6,6 @@ import argparse
 import errno
 import logging
 import os
-import signal
 import socket
 import tempfile
 from types import FrameType
@@ -14,12 +13,12 @@ from types import FrameType
 from uvicorn import Config, Server
 
 from service import __version__
-from service.app import StartError, create_app
+from service.app import create_app
 from service.cli import failures
 from service.cli.failures import CommandError
 from service.cli.output import show
-from service.cli.runtime import explained, read_settings
-from service.cli.supervisor import Workers
+from service.cli.runtime import read_settings
+from service.cli.supervisor import Workers, checked
 from service.edge import Edge
 from service.logs import configure, event
 from service.metrics import MULTIPROCESS_DIR
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             os.environ[f"{PREFIX}{flag.upper()}"] = str(value)  # workers read the same settings
     settings = read_settings()
     configure(settings.log_level)
-    app = _checked(settings)
+    app = checked(lambda: create_app(settings))
     sockets = bind(settings)
     url = _url(settings.host, sockets)
     event(logger, logging.INFO, "listening", {"url": url, "workers": settings.workers})
@@ -65,19 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.workers == 1:
         return _serve_here(app, settings, sockets)
     return _serve_in_workers(settings, sockets)
-
-
-def _checked(settings: Settings) -> Edge:
-    """Return the application.
-
-    Raises:
-        CommandError: It cannot be served.
-    """
-    try:
-        with explained():
-            return create_app(settings)
-    except StartError as error:
-        raise CommandError(str(error)) from error
 
 
 def bind(settings: Settings) -> list[socket.socket]:
@@ -159,7 +145,10 @@ class _Server(Server):
 
 def _serve_here(app: Edge, settings: Settings, sockets: list[socket.socket]) -> int:
     server = _Server(_config(app, settings))
-    server.run(sockets)
+    try:
+        server.run(sockets)
+    except SystemExit:  # the application did not start; uvicorn has logged why
+        return failures.UNUSABLE
     return failures.OK
 
 
@@ -171,5 +160,4 @@ def _serve_in_workers(settings: Settings, sockets: list[socket.socket]) -> int:
         )
         workers.run()
         del os.environ[MULTIPROCESS_DIR]
-    crashed = any(process.exitcode not in {0, -signal.SIGTERM} for process in workers.processes)
-    return failures.UNUSABLE if crashed else failures.OK
+    return failures.UNUSABLE if workers.failed else failures.OK

@@ -23,7 +23,7 @@ class ScoreSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         failed: Rows by the code of their failure.
-        retryable: Failed rows that ``--retry-failed`` would score again.
+        unasked: Failed rows that ``--retry-failed`` would score again.
         pass_rate: Of the rows that are ``ok``; null when there is none.
         deciles: Least reward, the nine deciles (interpolated), greatest reward; empty without any.
         histogram: ``[from, to, rows]``; the last bin includes its end, and equal ends mean a value.
@@ -32,7 +32,7 @@ class ScoreSummary(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     ok: int
     failed: dict[str, int]
-    retryable: int
+    unasked: int
     passed: int
     pass_rate: float | None
     mean: float | None
@@ -44,21 +44,21 @@ def summarize(lines: Iterable[Line]) -> ScoreSummary:
     """Return the summary of ``lines``."""
     rewards = array("d")
     failed: Counter[str] = Counter()
-    retryable = passed = 0
+    unasked = passed = 0
     for line in lines:
         if line.ok:
             rewards.append(line.reward)
             passed += line.passed
         else:
             failed[line.error.code if line.error else "unknown"] += 1
-            retryable += line.is_retryable
+            unasked += line.is_open
     ordered = sorted(rewards)
     ok = len(ordered)
     return ScoreSummary(
         rows=ok + failed.total(),
         ok=ok,
         failed=dict(failed.most_common()),
-        retryable=retryable,
+        unasked=unasked,
         passed=passed,
         pass_rate=passed / ok if ok else None,
         mean=_mean(ordered) if ok else None,
@@ -109,8 +109,8 @@ def render(summary: ScoreSummary) -> list[str]:
         f"ok       {summary.ok}",
         f"failed   {summary.rows - summary.ok}{f'  ({codes})' if codes else ''}",
     ]
-    if summary.retryable:
-        lines.append(f"         {summary.retryable} of them may work with --retry-failed")
+    if summary.unasked:
+        lines.append(f"         {summary.unasked} of them may work with --retry-failed")
     if summary.mean is None or summary.pass_rate is None:
         return lines
     deciles = " ".join(f"{value:.4g}" for value in summary.deciles)

@@ -115,6 +115,11 @@ def test_what_is_no_journal_is_refused(partial: Path) -> None:
     assert partial.read_text() == "my notes\n"
 
 
+def test_a_journal_without_scores_goes_away(partial: Path) -> None:
+    Journal(partial, RUN).close()
+    assert not partial.exists()
+
+
 def test_two_runs_at_once_are_refused(partial: Path) -> None:
     first = Journal(partial, RUN)
     with pytest.raises(CommandError, match="is being written by another run"):

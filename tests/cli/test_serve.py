@@ -71,6 +71,12 @@ class TestRefusals:
         assert code == 2
         assert err.startswith("gradekeeper: refusing to listen on 0.0.0.0 without any API key")
 
+    def test_settings_that_no_adapter_can_be_built_from(self, run: Run) -> None:
+        os.environ["GRADEKEEPER_JUDGE_BUDGETS_FILE"] = "/none.json"
+        code, _, err = run("serve", "--port", "0")
+        assert code == 2
+        assert err == "gradekeeper: the budgets file cannot be read: No such file or directory\n"
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -203,6 +209,26 @@ class TestComposition:
         assert os.environ["GRADEKEEPER_RELOAD_DEFINITIONS_S"] == "2.5"
         assert os.environ["GRADEKEEPER_WORKERS"] == "3"
 
+    def test_workers_that_cannot_start_are_exit_code_2(
+        self, run: Run, configs: list[Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def end(workers: supervisor.Workers) -> None:
+            workers.failed = True
+            workers.sockets[0].close()
+
+        monkeypatch.setattr(supervisor.Workers, "run", end)
+        assert run("serve", "--port", "0", "--workers", "2").code == 2
+
+    def test_an_application_that_does_not_start_is_exit_code_2(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: Any, sockets: list[socket.socket]) -> None:
+            sockets[0].close()
+            raise SystemExit(3)
+
+        monkeypatch.setattr(serve._Server, "run", fail)
+        assert run("serve", "--port", "0").code == 2
+
     @pytest.mark.parametrize(
         ("host", "shown"),
         [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("", "0.0.0.0")],  # noqa: S104 - shown
@@ -236,31 +262,37 @@ class TestOneWorker:
         assert names.index("listening") < names.index("ready") < names.index("stopped")
         assert next(line for line in log if line["event"] == "listening")["url"] == url
 
-    def test_stops_on_interrupt(self) -> None:
-        with serving() as (process, _):
-            assert stop(process, signal.SIGINT) == 0
-
-    def test_flags_win_over_the_environment_and_definitions_are_reloaded(
+    def test_flags_win_definitions_are_reloaded_and_an_interrupt_stops_it(
         self, definitions: Path
     ) -> None:
         flags = ("--reload-definitions", "0.05")
         environment = {"GRADEKEEPER_PORT": "1", "GRADEKEEPER_RELOAD_DEFINITIONS_S": "0"}
-        with serving(*flags, **environment) as (_, url):
+        with serving(*flags, **environment) as (process, url):
             assert httpx.get(f"{url}/v1/graders/exact/versions/3").status_code == 404
             write_json(definitions / "exact" / "3.json", EXACT)
             until(lambda: httpx.get(f"{url}/v1/graders/exact/versions/3").is_success)
+            assert stop(process, signal.SIGINT) == 0
+
+    def test_a_sandbox_that_is_required_and_cannot_run_stops_it(self, tmp_path: Path) -> None:
+        environment = {"GRADEKEEPER_SANDBOX": "required"}
+        environment["GRADEKEEPER_SANDBOX_IMAGES_DIR"] = str(tmp_path)
+        with running("serve", "--port", "0", **environment) as process:
+            assert process.wait(40) == 2
+            assert "no grader image is built" in log_of(process)
 
     def test_a_refusal_is_a_line_on_standard_error(self, definitions: Path) -> None:
         (definitions / "near" / "1.json").write_text("{")
         with running("serve", "--port", "0") as process:
-            assert process.wait(20) == 2
+            assert process.wait(40) == 2
             log = log_of(process)
         assert log.startswith("gradekeeper: the definitions cannot be used:\n")
 
 
 @pytest.mark.integration
 class TestSeveralWorkers:
-    def test_metrics_hangups_and_deaths(self, tmp_path: Path) -> None:
+    def test_share_metrics_hear_hangups_are_replaced_and_stop_together(
+        self, tmp_path: Path
+    ) -> None:
         with serving("--workers", "2", TMPDIR=str(tmp_path)) as (process, url):
             parent = psutil.Process(process.pid)
             until(lambda: len(workers_of(parent)) == 2)
@@ -282,7 +314,9 @@ class TestSeveralWorkers:
             until(lambda: len(workers_of(parent)) == 2)
             assert httpx.get(f"{url}/healthz", timeout=20).is_success
             until(lambda: not list(metrics_dir.glob(f"gauge_live*_{victim.pid}.db")))
-            assert stop(process) == 0
+            for worker in workers_of(parent):  # as a terminal does with all of them
+                worker.send_signal(signal.SIGINT)
+            assert stop(process, signal.SIGINT) == 0
             assert "replacing a worker that died" in {line["event"] for line in events(process)}
         assert list(tmp_path.iterdir()) == [tmp_path / "definitions"]
 
@@ -391,7 +425,32 @@ class TestSupervisor:
         workers.processes = [FakeProcess(11, alive=False, exitcode=3)]
         workers.keep_subprocess_alive()
         assert workers.should_exit.is_set()
+        assert workers.failed
         assert caplog.messages == ["stopping: a worker cannot start"]
+
+    def test_a_supervisor_that_stops_replaces_nobody(self, workers: Any) -> None:
+        workers.processes = [FakeProcess(11, alive=False, exitcode=0)]
+        workers.should_exit.set()
+        workers.keep_subprocess_alive()
+        assert [process.pid for process in workers.processes] == [11]
+
+    def test_a_worker_is_alive_while_it_answers(self) -> None:
+        worker = supervisor._Worker(Config("none:app"), [])
+        reader, writer = multiprocessing.Pipe()
+        lives = [False, True, True, True, True]
+        worker.process = argparse.Namespace(  # type: ignore[assignment] # a stand-in
+            is_alive=lambda: lives.pop(0), sentinel=reader
+        )
+        assert not worker.is_alive()
+        assert not worker.is_alive(timeout=0)
+        worker.child_conn.send(False)
+        assert worker.is_alive(timeout=1)
+        writer.send("gone")
+        assert not worker.is_alive(timeout=60)
+        worker.parent_conn.close()
+        assert not worker.is_alive(timeout=60)
+        for end in (reader, writer, worker.child_conn):
+            end.close()
 
     def test_the_number_of_workers_stays(self, workers: Any) -> None:
         workers.init_processes()

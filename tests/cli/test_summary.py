@@ -27,11 +27,17 @@ def unscored(code: str | None, *, retryable: bool = False) -> Line:
 
 
 def test_counts_mean_and_pass_rate_are_those_of_the_rows_that_are_ok() -> None:
-    failures = [unscored("a"), unscored("b", retryable=True), unscored("a"), unscored(None)]
+    failures = [
+        unscored("a"),
+        unscored("b", retryable=True),
+        unscored("judge_unavailable"),
+        unscored("a"),
+        unscored(None),
+    ]
     summary = summarize([*scored(0.0, 1.0, 0.5), *failures])
-    assert (summary.rows, summary.ok, summary.passed) == (7, 3, 2)
-    assert summary.failed == {"a": 2, "b": 1, "unknown": 1}
-    assert summary.retryable == 1
+    assert (summary.rows, summary.ok, summary.passed) == (8, 3, 2)
+    assert summary.failed == {"a": 2, "b": 1, "judge_unavailable": 1, "unknown": 1}
+    assert summary.unasked == 2
     assert (summary.mean, summary.pass_rate) == (0.5, 2 / 3)
 
 

@@ -148,7 +148,7 @@ def log_of(process: subprocess.Popen[str]) -> str:
 def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
     """Send a signal and return how the process ended."""
     process.send_signal(number)
-    return process.wait(20)
+    return process.wait(40)
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def readable(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def until(holds: Callable[[], bool], *, timeout_s: float = 15.0) -> None:
+def until(holds: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
     """Return once ``holds``."""
     end = time.monotonic() + timeout_s
     while not holds():
