@@ -125,9 +125,9 @@ async def test_redis_killed_restarted_and_frozen_under_load_harms_nothing(
         load.stop = True
         await running  # a failed grade would raise here
         assert load.wrong == 0
-        assert load.slowest_s < 3
-        assert load.rate(restarted + 1.5, restarted + 2.5) > 200
-        assert load.rate(thawed + 1, thawed + 2) > 200
+        assert load.slowest_s < 5
+        assert load.rate(restarted + 1.5, restarted + 2.5) > 150
+        assert load.rate(thawed + 1, thawed + 2) > 150
         assert store.stats.opened >= 2
         assert not store.stats.away
         await judge.close()

@@ -67,7 +67,7 @@ async def test_frozen_redis_holds_up_only_until_it_is_left_alone() -> None:
                 assert time.monotonic() - began < 1
                 began = time.monotonic()
                 assert await store.get_many(["k"]) == [None]
-                assert time.monotonic() - began < 0.05
+                assert time.monotonic() - began < 0.1
                 assert store.stats.operations["get", "skipped"] == 2
             finally:
                 server.thaw()
