@@ -192,7 +192,9 @@ class TestLimits:
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
         upstream.script = lambda asked: error(500)
-        policy = RetryPolicy(attempts=1, breaker_failures=5, breaker_pause_s=0.2)
+        policy = RetryPolicy(
+            attempts=1, breaker_failures=5, breaker_span_s=0.0, breaker_pause_s=0.2
+        )
         judge = make_judge(JudgeConfig(retry=policy))
         kinds = [(await failure(judge, str(i))).kind for i in range(8)]
         # The sixth waits out the first pause and is the probe.
