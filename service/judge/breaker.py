@@ -24,6 +24,7 @@ class Breaker:
 
     Args:
         failures: Failures in a row that open it.
+        span_s: Seconds that such a row must last, so that one burst of timeouts is not enough.
         pause_s: First pause, in seconds.
         longest_s: Longest pause, in seconds.
         clock: Monotonic seconds.
@@ -33,12 +34,15 @@ class Breaker:
         self,
         *,
         failures: int,
+        span_s: float,
         pause_s: float,
         longest_s: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start closed."""
         self._threshold = failures
+        self._span_s = span_s
+        self._row_began = 0.0
         self._first_s = pause_s
         self._longest_s = longest_s
         self._clock = clock
@@ -85,12 +89,16 @@ class Breaker:
 
     def failed(self) -> None:
         """Count a failure; open after enough of them, or after a failed probe."""
+        now = self._clock()
+        if not self._failures:
+            self._row_began = now
         self._failures += 1
+        long_row = self._failures >= self._threshold and now - self._row_began >= self._span_s
         if self._probing:
             self._down = True
             self._pause_s = min(self._longest_s, 2 * self._pause_s)
-        if self._probing or (self._failures >= self._threshold and self._open_until is None):
-            self._open_until = self._clock() + self._pause_s
+        if self._probing or (long_row and self._open_until is None):
+            self._open_until = now + self._pause_s
         self._probing = False
 
     def undecided(self) -> None:

@@ -34,6 +34,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         first_pause_s: Longest pause before the second attempt; it doubles with each attempt.
         longest_pause_s: Longest pause without a ``Retry-After``.
         breaker_failures: Failures in a row, over all calls, that open the breaker.
+        breaker_span_s: Seconds that such a row must last.
         breaker_pause_s: Seconds it stays open at first.
         breaker_longest_s: Longest it stays open.
     """
@@ -42,6 +43,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     first_pause_s: float = 0.5
     longest_pause_s: float = 8.0
     breaker_failures: int = 12
+    breaker_span_s: float = 1.0
     breaker_pause_s: float = 1.0
     breaker_longest_s: float = 30.0
 
@@ -77,6 +79,7 @@ class Lane:
         self._slots = Slots(max(1, route.concurrency // share), route.queue, clock=clock)
         self._breaker = Breaker(
             failures=policy.breaker_failures,
+            span_s=policy.breaker_span_s,
             pause_s=policy.breaker_pause_s,
             longest_s=policy.breaker_longest_s,
             clock=clock,

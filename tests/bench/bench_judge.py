@@ -231,7 +231,7 @@ async def slow() -> None:
 
         async def one(number: int) -> None:
             # Callers do not all come in the same millisecond.
-            await asyncio.sleep(number / 500)
+            await asyncio.sleep(number / 250)
             await judge.judge(call(f"{PROMPT}{number}"))
 
         await asyncio.gather(*map(one, range(1000)))

@@ -146,14 +146,14 @@ class TestGarbage:
         self, upstream: Upstream, make_judge: MakeJudge, redis_server: RedisServer
     ) -> None:
         redis_server.cli("flushall")
-        store = RedisStore(StoreConfig(url=redis_server.url))
+        store = RedisStore(StoreConfig(url=redis_server.url, timeout_s=2.0))
         judge = make_judge(store=store)
         key = (await judge.judge(call())).key
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         redis_server.cli("set", f"gradekeeper:{{{key}}}:v", "garbage")
         second = make_judge(store=store)
         assert not (await second.judge(call())).cached
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         third = make_judge(store=store)
         assert (await third.judge(call())).cached
         assert second.stats.cache["garbage"] == 2

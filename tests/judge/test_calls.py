@@ -101,7 +101,9 @@ class TestRetries:
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
         upstream.script = then(Says(action="hang"))
-        assert (await make_judge(QUICK, timeout_s=0.1).judge(call())).diagnostics["attempts"] == 2
+        judge = make_judge(QUICK, timeout_s=0.5)
+        assert (await judge.judge(call())).diagnostics["attempts"] >= 2
+        assert judge.stats.attempts["test", "timeout"] >= 1
 
     async def test_nobody_listening(self, make_judge: MakeJudge) -> None:
         caught = await failure(make_judge(QUICK, base_url=f"http://127.0.0.1:{free_port()}/v1"))
@@ -113,7 +115,7 @@ class TestRetryAfter:
         upstream.script = then(error(429, headers={"retry-after": "0.3"}))
         began = time.monotonic()
         await make_judge(QUICK).judge(call())
-        assert 0.3 <= time.monotonic() - began < 1.5
+        assert 0.3 <= time.monotonic() - began < 5
 
     async def test_past_the_deadline_fails_at_once_and_is_handed_on(
         self, upstream: Upstream, make_judge: MakeJudge
@@ -121,7 +123,7 @@ class TestRetryAfter:
         upstream.script = lambda asked: error(429, headers={"retry-after": "60"})
         began = time.monotonic()
         caught = await failure(make_judge(QUICK))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         assert caught.retry_after_s == 60
         assert upstream.count == 1
 
@@ -175,7 +177,7 @@ class TestLimits:
         judge = make_judge(requests_per_minute=600)
         began = time.monotonic()
         await asyncio.gather(*(judge.judge(call(str(i))) for i in range(63)))
-        assert 0.25 < time.monotonic() - began < 3
+        assert 0.25 < time.monotonic() - began < 10
 
     async def test_rate_limit_past_the_deadline_fails_at_once(
         self, upstream: Upstream, make_judge: MakeJudge
@@ -190,7 +192,9 @@ class TestLimits:
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
         upstream.script = lambda asked: error(500)
-        policy = RetryPolicy(attempts=1, breaker_failures=5, breaker_pause_s=0.2)
+        policy = RetryPolicy(
+            attempts=1, breaker_failures=5, breaker_span_s=0.0, breaker_pause_s=0.2
+        )
         judge = make_judge(JudgeConfig(retry=policy))
         kinds = [(await failure(judge, str(i))).kind for i in range(8)]
         # The sixth waits out the first pause and is the probe.
@@ -211,24 +215,26 @@ class TestDeadlines:
         judge = make_judge(JudgeConfig(deadline_s=0.3, retry=FAST), timeout_s=0.1)
         began = time.monotonic()
         caught = await failure(judge)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert caught.kind in {"deadline", "timeout"}
 
     async def test_deadline_of_the_request_counts(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
-        upstream.script = lambda asked: completion(delay_s=5)
+        upstream.script = lambda asked: completion(delay_s=60)
         judge = make_judge()
-        with judging(JudgeContext(ends_at=time.monotonic() + 0.1)):
+        await judge.warm()
+        with judging(JudgeContext(ends_at=time.monotonic() + 0.5)):
             assert (await failure(judge)).kind == "deadline"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         assert upstream.cancelled == 1
 
     async def test_waiting_for_a_slot_counts(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
         upstream.script = lambda asked: Says(action="hang")
-        judge = make_judge(JudgeConfig(deadline_s=0.3), concurrency=1)
+        judge = make_judge(JudgeConfig(deadline_s=0.8), concurrency=1)
+        await judge.warm()
         results = await asyncio.gather(*(failure(judge, str(i)) for i in range(3)))
         assert {result.kind for result in results} <= {"deadline", "timeout"}
         assert upstream.count == 1
@@ -238,18 +244,18 @@ class TestCancelling:
     async def test_last_one_to_leave_ends_the_call(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
-        upstream.script = lambda asked: completion(delay_s=0.5)
+        upstream.script = lambda asked: completion(delay_s=0.5 if asked.number == 1 else 60)
         judge = make_judge()
         first, second = (asyncio.create_task(judge.judge(call())) for _ in range(2))
-        await asyncio.sleep(0.2)
+        await upstream.reached(1)
         first.cancel()
         await asyncio.sleep(0.05)
         assert upstream.cancelled == 0
         assert (await second).content
         third = asyncio.create_task(judge.judge(call("other")))
-        await asyncio.sleep(0.2)
+        await upstream.reached(2)
         third.cancel()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         assert upstream.cancelled == 1
         assert judge.stats.flights["abandoned"] == 1
 
@@ -263,7 +269,7 @@ class TestCancelling:
         first.cancel()
         began = time.monotonic()
         assert (await judge.judge(call())).content
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
 class TestOthers:

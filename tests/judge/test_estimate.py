@@ -6,7 +6,11 @@ from datetime import date
 
 import pytest
 
+from graders.engine import compile_grader
+from graders.ports import Ports
+from graders.sample import Sample
 from service.judge import (
+    CallCollector,
     Price,
     Route,
     Routes,
@@ -18,6 +22,7 @@ from service.judge import (
 from service.judge.client import ListedModel
 from service.judge.estimate import prompt_tokens, text_tokens
 from tests.judge.calls import call
+from tests.options import options
 
 
 @pytest.mark.parametrize(
@@ -60,6 +65,32 @@ def test_equal_questions_are_paid_once() -> None:
     assert gpt.dollars == pytest.approx((gpt.prompt_tokens * 2 + 510 * 8) / 1e6)
     assert (o3.distinct, o3.completion_tokens, o3.dollars) == (1, 10, None)
     assert (unknown.upstream_model, unknown.calls, unknown.distinct) == (None, 1, 0)
+
+
+async def test_collector_notes_what_a_grader_would_ask() -> None:
+    grader = compile_grader(
+        {
+            "type": "multi",
+            "name": "both",
+            "graders": {
+                name: {
+                    "type": "score_model",
+                    "name": name,
+                    "model": name,
+                    "input": [{"role": "user", "content": "{{sample.output_text}}"}],
+                }
+                for name in ("a", "b")
+            },
+            "calculate_output": "a + b",
+        },
+        options(),
+        purpose="run",
+    )
+    collector = CallCollector()
+    grade = await grader.grade({}, Sample("said"), Ports(judge=collector))
+    assert not grade.ok
+    assert {asked.model for asked in collector.calls} == {"a", "b"}
+    assert len(predict(collector.calls, Routes(routes=()))) == 2
 
 
 class TestShutdown:

@@ -117,8 +117,8 @@ class TestBreaker:
     def state(self, breaker: Breaker) -> str:
         return breaker.state
 
-    def make(self, clock: Clock) -> Breaker:
-        return Breaker(failures=3, pause_s=1.0, longest_s=3.0, clock=clock)
+    def make(self, clock: Clock, span_s: float = 0.0) -> Breaker:
+        return Breaker(failures=3, span_s=span_s, pause_s=1.0, longest_s=3.0, clock=clock)
 
     def test_opens_after_failures_in_a_row_only(self) -> None:
         breaker = self.make(Clock())
@@ -132,6 +132,16 @@ class TestBreaker:
             breaker.failed()
         assert self.state(breaker) == "open"
         assert breaker.wait_s() == 1.0
+
+    def test_one_burst_of_timeouts_does_not_open(self) -> None:
+        clock = Clock()
+        breaker = self.make(clock, span_s=1.0)
+        for _ in range(50):
+            breaker.failed()
+        assert self.state(breaker) == "closed"
+        clock.now += 1
+        breaker.failed()
+        assert self.state(breaker) == "open"
 
     def test_half_open_lets_one_probe_through(self) -> None:
         clock = Clock()

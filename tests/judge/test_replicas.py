@@ -100,7 +100,7 @@ async def test_followers_of_a_killed_leader_get_an_answer_with_one_more_call(
     redis_server: RedisServer,
 ) -> None:
     redis_server.cli("flushall")
-    async with Upstream(lambda asked: completion(delay_s=1.0)) as upstream:
+    async with Upstream(lambda asked: completion(delay_s=2.0)) as upstream:
         job = Job(upstream=upstream.url, redis=redis_server.url, prompts=["same"] * 50)
         leader, follower = await asyncio.gather(Replica.start(job), Replica.start(job))
         leader.send()

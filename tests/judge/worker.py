@@ -25,7 +25,8 @@ class Job(msgspec.Struct, kw_only=True):
     redis: str
     prompts: list[str]
     concurrency: int = 128
-    lease_s: float = 1.0
+    lease_s: float = 1.5
+    redis_timeout_s: float = 1.0
     deadline_s: float = 30.0
     share: int = 1
 
@@ -38,7 +39,7 @@ async def _ask(judge: OpenAIJudge, prompt: str) -> str:
 
 
 async def _run(job: Job) -> dict[str, Any]:
-    store = RedisStore(StoreConfig(url=job.redis))
+    store = RedisStore(StoreConfig(url=job.redis, timeout_s=job.redis_timeout_s))
     route = Route(name="test", base_url=job.upstream, concurrency=job.concurrency)
     judge = OpenAIJudge(
         JudgeConfig(lease_s=job.lease_s, deadline_s=job.deadline_s, share=job.share),

@@ -19,7 +19,7 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def redis_store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
     redis_server.cli("flushall")
-    store = RedisStore(StoreConfig(url=redis_server.url, probe_s=0.05))
+    store = RedisStore(StoreConfig(url=redis_server.url, probe_s=0.05, timeout_s=2.0))
     yield store
     await store.close()
 
@@ -33,6 +33,6 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     server.cli("flushall")
-    redis = RedisStore(StoreConfig(url=server.url, probe_s=0.05))
+    redis = RedisStore(StoreConfig(url=server.url, probe_s=0.05, timeout_s=2.0))
     yield redis
     await redis.close()

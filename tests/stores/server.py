@@ -81,6 +81,8 @@ class RedisServer:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
         pytest.fail("redis-server did not start")
 
     def kill(self) -> None:

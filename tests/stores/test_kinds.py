@@ -28,7 +28,7 @@ async def keeps_its_promises(store: RedisStore) -> None:
     began = time.monotonic()
     await store.finish("q", "leader", b"answer", ttl_s=60)
     assert await follower == b"answer"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     money = Reservation(id="r", counters=(("a", 10), ("b", 10)), amount=6, hold_s=60)
     assert (await store.reserve(money)).state == "granted"
     await store.settle(money, spent=7)
@@ -57,10 +57,10 @@ async def test_tls(tmp_path: Path) -> None:
     with RedisServer(
         *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no", tls=True
     ) as server:
-        store = RedisStore(StoreConfig(url=server.url, tls_ca_file=str(cert), timeout_s=0.5))
+        store = RedisStore(StoreConfig(url=server.url, tls_ca_file=str(cert), timeout_s=2.0))
         await keeps_its_promises(store)
         await store.close()
-        distrustful = RedisStore(StoreConfig(url=server.url, timeout_s=0.5))
+        distrustful = RedisStore(StoreConfig(url=server.url, timeout_s=2.0))
         assert await distrustful.check() is not None
         await distrustful.close()
 
@@ -68,7 +68,7 @@ async def test_tls(tmp_path: Path) -> None:
 async def test_password() -> None:
     with RedisServer("--requirepass", "hunter2") as server:
         url = server.url.replace("//", "//:hunter2@")
-        store = RedisStore(StoreConfig(url=url))
+        store = RedisStore(StoreConfig(url=url, timeout_s=2.0))
         await keeps_its_promises(store)
         await store.close()
         stranger = RedisStore(StoreConfig(url=server.url))
@@ -84,7 +84,9 @@ async def test_cluster() -> None:
             if "cluster_state:ok" in server.cli("cluster", "info"):
                 break
             await asyncio.sleep(0.05)
-        store = RedisStore(StoreConfig(url=f"redis+cluster://127.0.0.1:{server.port}"))
+        store = RedisStore(
+            StoreConfig(url=f"redis+cluster://127.0.0.1:{server.port}", timeout_s=2.0)
+        )
         await keeps_its_promises(store)
         await store.close()
 
@@ -94,7 +96,7 @@ async def test_sentinel_follows_a_failover() -> None:
         sentinel.cli("sentinel", "debug", "info-period", "200", "publish-period", "200")
         second.cli("replicaof", "127.0.0.1", first.port)
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
-        store = RedisStore(StoreConfig(url=url, probe_s=0.1))
+        store = RedisStore(StoreConfig(url=url, probe_s=0.1, timeout_s=2.0))
         await keeps_its_promises(store)
         for _ in range(200):
             if "num-slaves\n1" in sentinel.cli("sentinel", "master", "main"):

@@ -63,20 +63,20 @@ class TestLeases:
         began = time.monotonic()
         await store.release("q", "leader")
         assert await follower is None
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert (await store.claim("q", "next", lease_s=5)).state == "granted"
 
     async def test_dead_leader_is_waited_for_no_longer_than_its_lease(self, store: Store) -> None:
         await store.claim("q", "leader", lease_s=0.3)
         began = time.monotonic()
         assert await store.follow("q", "leader", wait_s=5) is None
-        assert 0.2 < time.monotonic() - began < 1
+        assert 0.2 < time.monotonic() - began < 3
 
     async def test_heartbeat_keeps_a_leader_alive(self, store: Store) -> None:
-        await store.claim("q", "leader", lease_s=0.2)
+        await store.claim("q", "leader", lease_s=0.6)
         for _ in range(4):
-            await asyncio.sleep(0.1)
-            await store.heartbeat([("q", "leader")], lease_s=0.2)
+            await asyncio.sleep(0.2)
+            await store.heartbeat([("q", "leader")], lease_s=0.6)
         assert (await store.claim("q", "other", lease_s=1)).state == "held"
 
     async def test_patience_of_a_follower_ends(self, store: Store) -> None:
@@ -112,9 +112,9 @@ class TestMoney:
         assert (await store.reserve(reservation("r4", 1, 100))).state == "spent"
 
     async def test_reservation_of_a_dead_process_comes_back(self, store: Store) -> None:
-        await store.reserve(reservation("r1", 100, 100, hold_s=0.1))
+        await store.reserve(reservation("r1", 100, 100, hold_s=0.6))
         assert (await store.reserve(reservation("r2", 100, 100))).state == "spent"
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.8)
         assert (await store.reserve(reservation("r2", 100, 100))).state == "granted"
 
     async def test_all_counters_or_none(self, store: Store) -> None:

@@ -48,7 +48,7 @@ async def test_nobody_listening_is_answered_quickly_and_counted() -> None:
     store = RedisStore(StoreConfig(url=f"redis://127.0.0.1:{free_port()}", probe_s=0.05))
     began = time.monotonic()
     assert await every_operation(store) == NOTHING
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert store.stats.away
     assert store.stats.operations["put", "connection"] == 1
     assert "connection" in (await store.check() or "")
@@ -64,10 +64,10 @@ async def test_frozen_redis_holds_up_only_until_it_is_left_alone() -> None:
                 began = time.monotonic()
                 assert await every_operation(store) == NOTHING
                 # Three bounded waits open the circuit, the rest is not even tried.
-                assert time.monotonic() - began < 1
+                assert time.monotonic() - began < 3
                 began = time.monotonic()
                 assert await store.get_many(["k"]) == [None]
-                assert time.monotonic() - began < 0.05
+                assert time.monotonic() - began < 0.1
                 assert store.stats.operations["get", "skipped"] == 2
             finally:
                 server.thaw()
@@ -110,7 +110,7 @@ async def test_follower_survives_a_restart() -> None:
             await store.heartbeat([("q", "leader")], lease_s=0.5)  # takes the lost lease again
             await store.finish("q", "leader", b"answer", ttl_s=60)
             assert await follower in {b"answer", None}
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
             assert (await store.claim("q", "next", lease_s=1)).value == b"answer"
 
 
@@ -193,7 +193,7 @@ async def test_server_that_is_no_redis_is_left_alone(says: bytes) -> None:
         for _ in range(3):
             assert await store.get_many(["a", "b"]) == [None, None]
             assert (await store.claim("k", "t", lease_s=1)).state == "away"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         await store.close()
 
 
