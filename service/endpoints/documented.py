@@ -6,9 +6,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
+
+from service.wire import OpenAIErrorResponse, Problem
+
+_STATUSES = {
+    400: "The request or a definition cannot be used; says where.",
+    401: "No valid key.",
+    403: "The key lacks the scope.",
+    404: "No such grader or version.",
+    413: "The body or the batch is too large.",
+    414: "The path is too long.",
+    422: "The target cannot take this grader.",
+    429: "The budget is spent, or too many calls wait; try again later.",
+    501: "This service has nothing that runs this kind of grader.",
+    503: "Something outside could not be asked; try again later.",
+}
 
 
 class RawSchemaPlugin(OpenAPISchemaPlugin):
@@ -29,17 +52,39 @@ class RawSchemaPlugin(OpenAPISchemaPlugin):
         )
 
 
-def takes(json_type: type[Any], line_media_type: str, line_type: type[Any]) -> type[Operation]:
-    """Return an operation whose body is ``json_type``, or lines of ``line_type``."""
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the description of errors on native routes."""
+    return {status: _error(status, Problem, "application/problem+json") for status in statuses}
+
+
+def openai_errors(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the description of errors on OpenAI-compatible routes."""
+    return {status: _error(status, OpenAIErrorResponse, "application/json") for status in statuses}
+
+
+def _error(status: int, shape: type[Any], media_type: str) -> ResponseSpec:
+    return ResponseSpec(
+        shape, description=_STATUSES[status], media_type=media_type, generate_examples=False
+    )
+
+
+def either(
+    json_type: type[Any], line_type: type[Any], line_media_type: str, *answer_lines: type[Any]
+) -> type[Operation]:
+    """Return an operation that takes ``json_type`` or lines, and answers lines with lines."""
     content = {
         "application/json": OpenAPIMediaType(schema=_inlined(json_type)),
         line_media_type: OpenAPIMediaType(schema=_inlined(line_type)),
     }
+    answer = OpenAPIMediaType(schema=Schema(one_of=[_inlined(kind) for kind in answer_lines]))
 
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=content, required=True)
+            lines = (self.responses or {}).get("200")
+            if isinstance(lines, OpenAPIResponse) and lines.content is not None:
+                lines.content[line_media_type] = answer
 
     return Documented
 

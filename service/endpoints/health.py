@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import MediaType, Request, Response, Router, get
+from litestar.openapi import ResponseSpec
 
+from service.endpoints.documented import problems
 from service.services import Services
 from service.wire import Health, Readiness
 
@@ -16,7 +18,14 @@ async def healthz() -> Health:
     return Health()
 
 
-@get("/readyz", operation_id="readyz", summary="Every dependency by name")
+@get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Every dependency by name",
+    responses={
+        503: ResponseSpec(Readiness, description="A dependency is down.", generate_examples=False)
+    },
+)
 async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     """Return 200 when every dependency that grading needs works, else 503."""
     services: Services = request.app.state.services
@@ -27,7 +36,13 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     )
 
 
-@get("/metrics", operation_id="metrics", summary="Prometheus metrics", media_type=MediaType.TEXT)
+@get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Prometheus metrics",
+    media_type=MediaType.TEXT,
+    responses=problems(401, 403),
+)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the series of all workers in Prometheus' text format."""
     services: Services = request.app.state.services

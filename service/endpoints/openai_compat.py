@@ -16,6 +16,7 @@ from litestar.params import JSONBody
 
 from graders.grade import ErrorFlags, Grade, SchemaErrorFlags, error_flags
 from graders.sample import Sample
+from service.endpoints.documented import openai_errors
 from service.grading import total_usage, unless_gone
 from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, direct
@@ -34,6 +35,7 @@ _NO_ERRORS = {profile: flags() for profile, flags in _FLAGS.items()}
     status_code=200,
     operation_id="runGrader",
     summary="Run a grader",
+    responses=openai_errors(400, 401, 403, 413),
 )
 async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     """Grade ``model_sample`` with the posted grader."""
@@ -53,7 +55,11 @@ async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
 
 
 @post(
-    "/graders/validate", status_code=200, operation_id="validateGrader", summary="Validate a grader"
+    "/graders/validate",
+    status_code=200,
+    operation_id="validateGrader",
+    summary="Validate a grader",
+    responses=openai_errors(400, 401, 403, 413),
 )
 async def validate(request: LeanRequest, data: JSONBody[ValidateRequest]) -> ValidateResponse:
     """Return the posted grader as understood, its name filled in, or why it is none."""

@@ -11,6 +11,7 @@ from litestar.params import Parameter
 
 from graders.export import Form, Hyperparameters, Job, Target, export
 from graders.registry import Definition
+from service.endpoints.documented import problems
 from service.endpoints.scores import Name, Version, reference
 from service.services import Services
 from service.wire import (
@@ -23,6 +24,7 @@ from service.wire import (
 )
 
 _Request = Request[Any, Any, Any]
+_MISSING = problems(400, 401, 403, 404, 414)
 
 
 class _Hyperparameters(
@@ -52,7 +54,12 @@ def _summary(services: Services, name: str) -> GraderSummary:
     )
 
 
-@get("/", operation_id="listGraders", summary="List graders")
+@get(
+    "/",
+    operation_id="listGraders",
+    summary="List graders",
+    responses=problems(401, 403),
+)
 async def list_graders(request: _Request) -> GraderList:
     """Return every grader with its latest version."""
     services = _services(request)
@@ -60,13 +67,15 @@ async def list_graders(request: _Request) -> GraderList:
     return GraderList(graders=[_summary(services, name) for name in names])
 
 
-@get("/{name:str}", operation_id="getGrader", summary="One grader")
+@get("/{name:str}", operation_id="getGrader", summary="One grader", responses=_MISSING)
 async def get_grader(request: _Request, name: Name) -> GraderSummary:
     """Return one grader with its latest version and labels."""
     return _summary(_services(request), name)
 
 
-@get("/{name:str}/versions", operation_id="listVersions", summary="List versions")
+@get(
+    "/{name:str}/versions", operation_id="listVersions", summary="List versions", responses=_MISSING
+)
 async def list_versions(request: _Request, name: Name) -> VersionList:
     """Return the versions of a grader, oldest first."""
     services = _services(request)
@@ -82,7 +91,12 @@ async def list_versions(request: _Request, name: Name) -> VersionList:
     return VersionList(grader=name, versions=versions)
 
 
-@get("/{name:str}/versions/{version:str}", operation_id="getVersion", summary="One version")
+@get(
+    "/{name:str}/versions/{version:str}",
+    operation_id="getVersion",
+    summary="One version",
+    responses=_MISSING,
+)
 async def get_version(
     request: _Request, name: Name, version: Version
 ) -> Response[DefinitionResponse]:
@@ -104,6 +118,7 @@ async def get_version(
     "/{name:str}/versions/{version:str}/export",
     operation_id="exportVersion",
     summary="Exactly the JSON to submit",
+    responses=problems(400, 401, 403, 404, 414, 422),
 )
 async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a job
     request: _Request,

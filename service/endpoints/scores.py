@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from graders.grade import ErrorFlags, error_flags
 from graders.registry import Definition
-from service.endpoints.documented import takes
+from service.endpoints.documented import either, problems
 from service.grading import (
     RowGrader,
     cost_of,
@@ -29,7 +29,14 @@ from service.lean import LeanRequest, LeanResponse, direct
 from service.services import Services
 from service.streaming import NDJSON, Stream
 from service.terms import terms
-from service.wire import BatchRequest, BatchResponse, ScoreRequest, ScoreResponse
+from service.wire import (
+    BatchRequest,
+    BatchResponse,
+    RowResult,
+    ScoreRequest,
+    ScoreResponse,
+    StreamEnd,
+)
 
 NO_ERRORS = ErrorFlags()
 
@@ -57,6 +64,7 @@ def reference(definition: Definition) -> dict[str, Any]:
     status_code=200,
     operation_id="score",
     summary="Score one sample",
+    responses=problems(400, 401, 403, 404, 413, 414, 429, 501, 503),
 )
 async def score(
     request: LeanRequest,
@@ -110,8 +118,11 @@ async def score(
     status_code=200,
     operation_id="scoreBatch",
     summary="Score many samples",
-    operation_class=takes(BatchRequest, NDJSON, ScoreRequest),
-    responses={200: ResponseSpec(BatchResponse, description="One result a row, in order")},
+    operation_class=either(BatchRequest, ScoreRequest, NDJSON, RowResult, StreamEnd),
+    responses={
+        200: ResponseSpec(BatchResponse, description="One result a row."),
+        **problems(400, 401, 403, 404, 413, 414),
+    },
 )
 async def score_batch(
     request: LeanRequest,
