@@ -1,7 +1,9 @@
 """The scratch directory of a slot: emptied after every call, measured while a long one runs.
 
-What a grader leaves behind is hostile: thousands of nested directories, directories without permissions,
-names that look like links. Nothing here recurses, follows a link or trusts a path longer than one name.
+What a grader leaves behind is hostile: thousands of nested directories, directories without
+permissions,
+names that look like links. Nothing here recurses, follows a link or trusts a path longer than one
+name.
 """
 
 from __future__ import annotations
@@ -56,14 +58,19 @@ def _remove(top: int, name: str, names: count[int]) -> None:
             except OSError:
                 # Moving a directory rewrites its "..", which needs its own write permission.
                 os.chmod(child, 0o700, dir_fd=inner)
-                os.rename(child, f".wipe-{next(names)}-{os.urandom(6).hex()}", src_dir_fd=inner, dst_dir_fd=top)
+                os.rename(
+                    child,
+                    f".wipe-{next(names)}-{os.urandom(6).hex()}",
+                    src_dir_fd=inner,
+                    dst_dir_fd=top,
+                )
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=top)
 
 
 def usage_bytes(directory: int, limit_bytes: int, limit_files: int) -> int:
-    """Return the bytes allocated beneath ``directory``, or more than ``limit_bytes`` when that is certain.
+    """Return the bytes allocated beneath ``directory``, at most a little over the limit.
 
     A path too long to open, or more than ``limit_files`` entries, counts as over the limit.
     """

@@ -62,7 +62,7 @@ class Targets:
         self.before = self.look()
 
     @staticmethod
-    def _listen(family: int, kind: int, address: Any) -> socket.socket:  # noqa: ANN401 - as socket.bind takes it
+    def _listen(family: int, kind: int, address: Any) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.bind(address)
         if kind == socket.SOCK_STREAM:
@@ -104,7 +104,8 @@ def descendants() -> int:
             except OSError:
                 continue
             parents[int(name)] = int(fields[1])
-    found, front = set(), {os.getpid()}
+    found: set[int] = set()
+    front = {os.getpid()}
     while front:
         front = {pid for pid, parent in parents.items() if parent in front} - found
         found |= front
@@ -114,7 +115,8 @@ def descendants() -> int:
 def expected_processes(sandbox: SubprocessSandbox) -> int:
     """Return how many processes the sandbox has when nothing runs."""
     return sum(
-        len(environment.tiers) + (2 if environment.in_namespaces else 1) for environment in sandbox.environments
+        len(environment.tiers) + (2 if environment.in_namespaces else 1)
+        for environment in sandbox.environments
     )
 
 
@@ -128,10 +130,12 @@ async def settle(sandbox: SubprocessSandbox) -> float:
     return time.monotonic() - started
 
 
-async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attack) -> dict[str, Any]:
+async def run_attack(
+    sandbox: SubprocessSandbox, targets: Targets, attack: Attack
+) -> dict[str, Any]:
     """Return what an attack gave and what is left of it afterwards."""
 
-    async def run(source: str, sample: object = None) -> Any:  # noqa: ANN401 - a result or an error
+    async def run(source: str, sample: object = None) -> Any:
         payload = json.dumps({"sample": sample, "item": targets.item}).encode()
         try:
             return await sandbox.run(SandboxRun(source=source, image_tag="test", payload=payload))
@@ -140,7 +144,10 @@ async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attac
 
     if attack.id == "P09":
         for _ in range(3):
-            await run(MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"), "MARKER-OF-ANOTHER-CALL")
+            await run(
+                MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"),
+                "MARKER-OF-ANOTHER-CALL",
+            )
     result = await run(PRELUDE + attack.source)
     settled_s = await settle(sandbox)
     clean = await run(CLEAN)
@@ -156,7 +163,9 @@ async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attac
         "reached": targets.reached(),
         "files_changed": targets.look() != targets.before,
         "left_over": descendants() - expected_processes(sandbox),
-        "scratch_left": [n for n in range(1) for e in sandbox.environments if not is_empty(e.scratch_fd(n))],
+        "scratch_left": [
+            n for n in range(1) for e in sandbox.environments if not is_empty(e.scratch_fd(n))
+        ],
         "limit_nofile": os.sysconf("SC_OPEN_MAX"),
     }
 
