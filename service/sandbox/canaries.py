@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MARK = "canary"
+_PUBLIC_MODE = 0o666
 
 # All that a grader may find in its environment.
 HARMLESS = set(ENVIRONMENT) | {"HOME", "TMPDIR", "PWD", "NLTK_DATA", "LC_CTYPE"}
@@ -128,16 +129,16 @@ class Targets:
         self._public = Path()
 
     async def __aenter__(self) -> Self:
-        """Open the listeners and write the files."""
+        """Open the listeners and write the files: a few small ones, once, at start."""
         folder = Path(
             self._stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="gradekeeper-", dir=self._parent)
             )
         )
-        folder.chmod(0o777)  # so that only the sandbox can be what stops a canary
+        os.chmod(folder, 0o777)  # noqa: PTH101, S103 - so that only the sandbox can be what stops a canary
         self._public = folder / "public"
         private = folder / "private"
-        for path, mode in ((self._public, 0o666), (private, 0o600)):
+        for path, mode in ((self._public, _PUBLIC_MODE), (private, 0o600)):
             path.write_text(_MARK)
             path.chmod(mode)
         abstract = "\0gradekeeper-" + secrets.token_hex(8)
@@ -164,7 +165,10 @@ class Targets:
 
     def files_unchanged(self) -> bool:
         """Return whether the public file still has its content and its mode."""
-        return self._public.read_text() == _MARK and self._public.stat().st_mode & 0o777 == 0o666
+        return (
+            self._public.read_text() == _MARK
+            and self._public.stat().st_mode & 0o777 == _PUBLIC_MODE
+        )
 
     def _listen(self, family: int, kind: int, address: tuple[str, int] | str) -> int:
         listener = self._stack.enter_context(socket.socket(family, kind))

@@ -345,7 +345,7 @@ class Environment:
                 self._programs.popitem(last=False)
         return program
 
-    def begin(
+    def begin(  # noqa: PLR0913
         self,
         tier: TierLink,
         program: Program,

@@ -49,7 +49,7 @@ def _remove(top: int, name: str, names: count[int]) -> None:
     os.chmod(name, 0o700, dir_fd=top)
     inner = os.open(name, _OPEN_DIR, dir_fd=top)
     try:
-        for child in os.listdir(inner):
+        for child in os.listdir(inner):  # noqa: PTH208 - a descriptor, not a path
             if not stat.S_ISDIR(os.lstat(child, dir_fd=inner).st_mode):
                 os.unlink(child, dir_fd=inner)
                 continue

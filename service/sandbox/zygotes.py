@@ -59,7 +59,7 @@ class Link:
         """Listen on ``end``."""
         self._loop = asyncio.get_running_loop()
         self._end = end
-        end.setblocking(False)
+        end.setblocking(False)  # noqa: FBT003
         self.ready: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
         self.closed = False
         self._sizes = (MAX_MESSAGE, _MAX_FDS)
@@ -92,10 +92,10 @@ class Link:
 
     def on_message(
         self,
-        operation: int,
-        call_id: int,
-        numbers: tuple[int, int, int],
-        rest: bytes,
+        operation: int,  # noqa: ARG002
+        call_id: int,  # noqa: ARG002
+        numbers: tuple[int, int, int],  # noqa: ARG002
+        rest: bytes,  # noqa: ARG002
         fds: list[int],
     ) -> None:
         """Take one message that is not about readiness."""
@@ -181,7 +181,7 @@ class TierLink(Link):
     def renice(self, call: Call, level: int) -> None:
         """Lower the priority of the leaf of ``call``."""
         with contextlib.suppress(ZygoteLostError):
-            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())
+            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())  # noqa: FBT003
 
     def on_message(
         self,
@@ -228,7 +228,7 @@ class BaseLink(Link):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         tier = TierLink(ours, bits)
         try:
-            self.send(REQUEST.pack(TIER, bits, 0, 0, False, _NO_SEED), [theirs.fileno()])
+            self.send(REQUEST.pack(TIER, bits, 0, 0, False, _NO_SEED), [theirs.fileno()])  # noqa: FBT003
         except ZygoteLostError:
             tier.close()
             raise

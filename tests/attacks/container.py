@@ -125,7 +125,7 @@ def main() -> None:
     # pid 1 should reap what the command leaves: stay, and let a child be the command.
     command = os.fork()
     if command == 0:
-        os.execvp(options.command[0], options.command)
+        os.execvp(options.command[0], options.command)  # noqa: S606
     while True:
         pid, status = os.wait()
         if pid == command:

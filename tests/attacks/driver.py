@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 
-from graders.ports import SandboxRun
 from service.sandbox import SandboxConfig, SubprocessSandbox, start_sandbox
 from service.sandbox.scratch import is_empty
 from tests.attacks.rows import ATTACKS, PRELUDE, Attack
@@ -29,6 +28,7 @@ from tests.attacks.rows import ATTACKS, PRELUDE, Attack
 CLEAN = "def grade(sample, item):\n    return 0.5\n"
 MARKED = "note = 'MARKER-OF-ANOTHER-CALL'\n" + CLEAN
 _GONE_S = 3.0
+_PATIENCE_S = 20.0
 
 
 class Targets:
@@ -134,11 +134,16 @@ async def run_attack(
     sandbox: SubprocessSandbox, targets: Targets, attack: Attack
 ) -> dict[str, Any]:
     """Return what an attack gave and what is left of it afterwards."""
+    # Short only where the deadline is what is tested: the rest must not depend on a busy machine.
+    ends_by_deadline = "timeout" in (*attack.expect, *(attack.processes or ()))
+    timeout_s = sandbox._config.timeout_s if ends_by_deadline else _PATIENCE_S
 
     async def run(source: str, sample: object = None) -> Any:
         payload = json.dumps({"sample": sample, "item": targets.item}).encode()
         try:
-            return await sandbox.run(SandboxRun(source=source, image_tag="test", payload=payload))
+            return await sandbox._admit(
+                sandbox.environment("test"), source.encode(), payload, timeout_s
+            )
         except Exception as error:  # noqa: BLE001 - reported as the row's result
             return error
 

@@ -107,7 +107,7 @@ NETWORK = (
                 (44, 3, 0),
             )
         ),
-    ),  # fmt: skip
+    ),  # fmt: skip  # noqa: RUF028
     _blocked("N08", *(f"syscall, {number}, 8, 0" for number in (425, 426, 427))),
     Attack(
         id="N09",

@@ -39,7 +39,7 @@ _LOWEST_CONTROL_FD = 16
 
 
 def main(control_fd: int, settings_fd: int) -> None:
-    """Isolate this process as the settings say, report, and fork tiers until the supervisor goes."""
+    """Isolate this process as told, report, and fork tiers until the supervisor goes."""
     control = socket.socket(fileno=control_fd)
     try:
         settings = json.loads(leaf.read_all(settings_fd))
@@ -94,7 +94,7 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
 
 
 def interpreter_paths(settings: dict[str, Any]) -> list[str]:
-    """Return what user code may read: the interpreter, its packages, shared libraries, time zones."""
+    """Return what user code may read: interpreter, packages, libraries, time zones."""
     standard = os.path.dirname(os.__file__)
     libraries = f"{sys.base_prefix}/lib"
     own = [f"{libraries}/{name}" for name in os.listdir(libraries) if name.startswith("libpython")]

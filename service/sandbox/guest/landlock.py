@@ -27,6 +27,7 @@ _SCOPES = 3  # abstract unix sockets and signals
 
 READ = READ_FILE | READ_DIR
 ABI_TRUNCATE = 3
+ABI_TCP = 4
 ABI_SCOPES = 6
 
 
@@ -74,9 +75,9 @@ class Ruleset:
         )
         self._rules: list[_PathBeneathAttr] = []
         attr = _RulesetAttr(
-            self._rights, _TCP if version >= 4 else 0, _SCOPES if version >= ABI_SCOPES else 0
+            self._rights, _TCP if version >= ABI_TCP else 0, _SCOPES if version >= ABI_SCOPES else 0
         )
-        size = 8 if version < 4 else 16 if version < ABI_SCOPES else 24
+        size = 8 if version < ABI_TCP else 16 if version < ABI_SCOPES else 24
         self._attr, self._size = attr, size
         self._numbers = tuple(
             syscalls.number(f"landlock_{name}")

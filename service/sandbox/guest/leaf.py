@@ -145,7 +145,7 @@ def prepare_interpreter(scratch: str, seed: int | None) -> None:
 def _seed_numpy(numpy_random: types.ModuleType, seed: int) -> None:
     numpy_random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
     # Unseeded default_rng() and SeedSequence() draw from this name of theirs.
-    sys.modules["numpy.random.bit_generator"].randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
+    sys.modules["numpy.random.bit_generator"].randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]  # noqa: S311
 
 
 class _SeedOnImport:
@@ -155,7 +155,10 @@ class _SeedOnImport:
         self._seed = seed
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: object = None
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: object = None,  # noqa: ARG002
     ) -> object:
         """Return numpy.random's own spec with seeding added, None for any other module."""
         if name != "numpy.random":

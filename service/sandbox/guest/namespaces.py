@@ -36,7 +36,7 @@ _MNT_DETACH = 2
 _MOUNT_ATTR_RDONLY = 1
 _AT_RECURSIVE = 0x8000
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_PASSWD = "root:x:0:0::/:/bin/false\ngrader:x:{uid}:{gid}::/:/bin/false\n"
+_USERS = "root:x:0:0::/:/bin/false\ngrader:x:{uid}:{gid}::/:/bin/false\n"
 
 SCRATCH = "/scratch"
 
@@ -119,7 +119,7 @@ def build_root(
             _show(base, device)
     os.makedirs(f"{base}/etc", exist_ok=True)
     with open(f"{base}/etc/passwd", "w", encoding="ascii") as passwd:
-        passwd.write(_PASSWD.format(uid=uid, gid=gid))
+        passwd.write(_USERS.format(uid=uid, gid=gid))
     options = f"mode=700,uid={uid},gid={gid},size={disk_bytes},nr_inodes={disk_files}"
     for name in (*map(str, range(slots)), "zygote"):
         target = f"{base}{SCRATCH}/{name}"
