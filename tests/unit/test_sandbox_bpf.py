@@ -33,6 +33,8 @@ def decide(program: bytes, machine: str, number: int, *arguments: int) -> int:
                 at += yes if accumulator >= constant else no
             case 0x45:
                 at += yes if accumulator & constant else no
+            case _:
+                raise AssertionError(operation)
 
 
 def verdict(name: str, *arguments: int, machine: str = "x86_64", **policy: str | bool) -> int:
