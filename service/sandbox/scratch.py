@@ -59,7 +59,7 @@ def _step(current: int, name: str) -> int:
 def _remove_flat(directory: int) -> list[str]:
     """Remove files and empty directories; return the names of the other directories."""
     left = []
-    for name in os.listdir(directory):  # noqa: PTH208 - a descriptor, not a path
+    for name in os.listdir(directory):
         if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
             os.unlink(name, dir_fd=directory)
             continue
