@@ -27,7 +27,7 @@ from tests.attacks.rows import ATTACKS, PRELUDE, Attack
 
 CLEAN = "def grade(sample, item):\n    return 0.5\n"
 MARKED = "note = 'MARKER-OF-ANOTHER-CALL'\n" + CLEAN
-_GONE_S = 3.0
+_GONE_S = 15.0
 _PATIENCE_S = 20.0
 
 

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LIMITS = {"timeout_s": 0.7, "disk_bytes": 32 << 20, "disk_files": 2000, "memory_bytes": 512 << 20}
 SETTLED_S = 1.5
+WIPED_S = 10.0  # thousands of directories on a real, busy disk
 
 # What the layers say about rows that differ: only with a mount namespace are names invisible.
 WITH_NAMES_VISIBLE = {"F12": "value 0.25"}
@@ -94,7 +95,7 @@ def _assert_harmless(found: dict[str, Any]) -> None:
     assert found["reached"] == [], "no listener may be reached"
     assert not found["files_changed"], "nothing outside the scratch may change"
     assert found["left_over"] == 0, "no process may survive"
-    assert found["settled_s"] < SETTLED_S
+    assert found["settled_s"] < (WIPED_S if found["id"].startswith("D") else SETTLED_S)
     assert found["scratch_left"] == [], "the scratch must be empty again"
 
 
