@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -197,6 +198,7 @@ async def main() -> None:
             print(json.dumps(await run_attack(sandbox, targets, attack)), flush=True)
     finally:
         await sandbox.close()
+        shutil.rmtree(targets.folder)
         print(json.dumps({"after_close": descendants()}), flush=True)
 
 
