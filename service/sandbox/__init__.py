@@ -1,11 +1,22 @@
 """Python graders, run by anybody, harming nobody: the `graders.ports.Sandbox` of the service.
 
-`start_sandbox` starts one, attacks it and says how strong it is; the design and its measurements are in the
-modules: `supervisor` (slots, deadlines, results), `environment` (one grader image), `guest` (what runs in the
-grader interpreter), `probe` (the self-test), `fallback` (without isolation), `build_image` (the interpreter).
+`start_sandbox` starts one, attacks it and says how strong it is; the design and its measurements
+are in the
+modules: `supervisor` (slots, deadlines, results), `environment` (one grader image), `guest` (what
+    runs in the
+grader interpreter), `probe` (the self-test), `fallback` (without isolation), `build_image` (the
+interpreter).
 """
 
-from service.sandbox.config import IsolationReport, Layer, Level, Profile, SandboxConfig, SandboxStats, TierStats
+from service.sandbox.config import (
+    IsolationReport,
+    Layer,
+    Level,
+    Profile,
+    SandboxConfig,
+    SandboxStats,
+    TierStats,
+)
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
 from service.sandbox.start import start_sandbox

@@ -1,7 +1,11 @@
-"""Build the interpreter that graders run in: ``python -m service.sandbox.build_image TAG --into DIR``.
+"""Build the interpreter that graders run in.
 
-A virtual environment of its own, from hash-locked requirements that lie beside this module, with compiled
-bytecode (a container's root file system is read-only) and what there is of the NLTK data. A second run finds
+``python -m service.sandbox.build_image TAG --into DIR``.
+
+A virtual environment of its own, from hash-locked requirements that lie beside this module, with
+compiled
+bytecode (a container's root file system is read-only) and what there is of the NLTK data. A second
+run finds
 its stamp and returns at once.
 """
 
@@ -44,7 +48,14 @@ def interpreter(directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-def build(tag: str, packages: Packages, into: Path, *, python: str = sys.executable, log: TextIO = sys.stderr) -> Path:
+def build(
+    tag: str,
+    packages: Packages,
+    into: Path,
+    *,
+    python: str = sys.executable,
+    log: TextIO = sys.stderr,
+) -> Path:
     """Build image ``tag`` in ``into``, unless it is there already, and return its interpreter.
 
     Raises:
@@ -68,8 +79,11 @@ def build(tag: str, packages: Packages, into: Path, *, python: str = sys.executa
         missing = _add_nltk_data(tag, into) if packages == "full" else ()
         for name, why in missing:
             print(f"  NLTK data {name}: not in this image ({why})", file=log)
-        # Some packages ship templates and test files that are not valid Python: its exit status says nothing.
-        subprocess.run([interpreter(into), "-m", "compileall", "-q", "-j", "0", into / "lib"], check=False)  # noqa: S603
+        # Some packages ship templates and test files that are not valid Python: its exit status
+        # says nothing.
+        subprocess.run(
+            [interpreter(into), "-m", "compileall", "-q", "-j", "0", into / "lib"], check=False
+        )
         (into / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
     return interpreter(into)
 
@@ -88,7 +102,9 @@ def _stamp(tag: str, packages: Packages, python: str) -> dict[str, str]:
         digest.update(path.read_bytes())
     # `python` may be a virtual environment's: what counts is what that one was made from.
     question = "import sys; print(sys.base_prefix, sys.version)"
-    version = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    version = subprocess.run(
+        [python, "-c", question], check=True, capture_output=True, text=True
+    ).stdout.strip()
     return {"image_tag": tag, "packages": packages, "inputs": digest.hexdigest(), "python": version}
 
 
@@ -105,19 +121,22 @@ def _require_compiler(python: str) -> None:
     compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if compiler is None:
         msg = (
-            "the full package set builds rouge-score and scikit-bio from source, and there is no C compiler here:"
+            "the full package set builds rouge-score and scikit-bio from source, and there is"
+            " no C compiler here:"
             " install one (Debian: build-essential and python3-dev), or use the minimal set"
             " (GRADEKEEPER_SANDBOX_PACKAGES=minimal: standard library and rapidfuzz)"
         )
         raise BuildError(msg)
     question = "import sysconfig; print(sysconfig.get_path('include'))"
-    found = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)  # noqa: S603
-    if not (Path(found.stdout.strip()) / "Python.h").exists() and not (
-        Path(sysconfig.get_path("include")) / "Python.h"
-    ).exists():
+    found = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)
+    if (
+        not (Path(found.stdout.strip()) / "Python.h").exists()
+        and not (Path(sysconfig.get_path("include")) / "Python.h").exists()
+    ):
         msg = (
             "the full package set builds scikit-bio from source, and Python.h is missing:"
-            " install the headers (Debian: python3-dev), or use the minimal set (GRADEKEEPER_SANDBOX_PACKAGES=minimal)"
+            " install the headers (Debian: python3-dev), or use the minimal set"
+            " (GRADEKEEPER_SANDBOX_PACKAGES=minimal)"
         )
         raise BuildError(msg)
 
@@ -142,14 +161,15 @@ def _install(tag: str, packages: Packages, into: Path, python: str) -> None:
 
 def _split(requirements: str, source_only: list[str]) -> tuple[str, str]:
     """Return the requirements that come as wheels, and those that are built."""
-    wheels, sources = [], []
+    wheels: list[str] = []
+    sources: list[str] = []
     for part in filter(None, _REQUIREMENT.split(requirements)):
         (sources if part.partition("==")[0] in source_only else wheels).append(part)
     return "".join(wheels), "".join(sources)
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own words
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
         msg = f"`{' '.join(command[1:6])} …` failed with status {done.returncode}:\n{end}"
@@ -170,23 +190,37 @@ def _add_nltk_data(tag: str, into: Path) -> tuple[tuple[str, str], ...]:
         # Debian leaves this one out; it numbers the files that WordNet was edited in.
         shutil.copy(IMAGES / tag / "lexnames", target / "lexnames")
     else:
-        missing.append(("wordnet", f"Debian packages {', '.join(facts['wordnet']['debian_packages'])} are not installed"))
+        missing.append(
+            (
+                "wordnet",
+                f"install Debian's {', '.join(facts['wordnet']['debian_packages'])}",
+            )
+        )
     return tuple(missing)
 
 
 def _missing(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, source in facts.items():
         if source is None:
-            yield name, "no PyPI or Debian package has it; put it into the image's nltk_data folder yourself"
+            yield (
+                name,
+                "no PyPI or Debian package has it; put it into nltk_data yourself",
+            )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Build what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m service.sandbox.build_image", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m service.sandbox.build_image", description=__doc__
+    )
     parser.add_argument("tag", help=f"image_tag to build: {', '.join(known_tags())}")
     parser.add_argument("--packages", choices=("full", "minimal"), default="full")
-    parser.add_argument("--into", type=Path, required=True, help="directory of the virtual environment")
-    parser.add_argument("--python", default=sys.executable, help="interpreter to make it from (default: this one)")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="directory of the virtual environment"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter to make it from (default: this one)"
+    )
     options = parser.parse_args(arguments)
     try:
         print(build(options.tag, options.packages, options.into, python=options.python))

@@ -1,7 +1,9 @@
 """One call as the supervisor sees it: a result pipe, a deadline, a pidfd, and two questions.
 
-`Call.result` answers "what did the grader do" as early as that is known; `Call.gone` answers "is its process
-reaped", and only then may the slot be wiped and used again. Whatever happens first, the process is killed.
+`Call.result` answers "what did the grader do" as early as that is known; `Call.gone` answers "is
+its process
+reaped", and only then may the slot be wiped and used again. Whatever happens first, the process is
+killed.
 """
 
 from __future__ import annotations
@@ -84,9 +86,9 @@ def decode_frame(data: bytes | bytearray, max_bytes: int) -> Finished | None:
     size = FRAME.size + details + stdout + stderr
     outcome = _KINDS.get(kind)
     if magic != MAGIC or outcome is None or details > max(MAX_DETAILS_BYTES, max_bytes // 16):
-        raise FrameError("garbage", "no_result", "the process wrote something else than a result")  # noqa: EM101, TRY003
+        raise FrameError("garbage", "no_result", "the process wrote something else than a result")
     if size > max_bytes:
-        raise FrameError("output", "output", f"the result is longer than {max_bytes} bytes")  # noqa: EM102, TRY003
+        raise FrameError("output", "output", f"the result is longer than {max_bytes} bytes")
     if len(data) < size:
         return None
     first, second = FRAME.size + details, FRAME.size + details + stdout
@@ -100,9 +102,12 @@ def decode_frame(data: bytes | bytearray, max_bytes: int) -> Finished | None:
 
 
 def without_answer(code: int) -> Finished:
-    """Return what to say about a process that ended with ``code`` (negative: by that signal) and no result."""
+    """Return what to say of a process that ended with ``code`` (negative: a signal), no result."""
     if code >= 0:
-        return Finished(outcome="no_result", details=f"the process ended with status {code} before grade returned")
+        return Finished(
+            outcome="no_result",
+            details=f"the process ended with status {code} before grade returned",
+        )
     if -code == signal.SIGXCPU:
         return Finished(outcome="timeout", details="used up its CPU time")
     return Finished(outcome="no_result", details=f"the process was ended by {_signal_name(-code)}")
@@ -119,7 +124,13 @@ class Call:
     """
 
     def __init__(
-        self, call_id: int, *, timeout_s: float, memory_bytes: int, max_frame_bytes: int, on_kill: Callable[[Reason], None]
+        self,
+        call_id: int,
+        *,
+        timeout_s: float,
+        memory_bytes: int,
+        max_frame_bytes: int,
+        on_kill: Callable[[Reason], None],
     ) -> None:
         """Open the result pipe and start the clock."""
         self._loop = asyncio.get_running_loop()
@@ -155,7 +166,7 @@ class Call:
         self._close()
 
     def lost(self, why: str) -> None:
-        """Note that the zygote is gone or has refused; the process, if there is one, is killed and awaited."""
+        """Note that the zygote is gone; the process, if there is one, is killed and awaited."""
         if not self.result.done():
             self.result.set_exception(ZygoteLostError(why))
             self.result.exception()  # a cancelled caller does not look
@@ -167,7 +178,7 @@ class Call:
             self._loop.add_reader(self._pidfd, self._close)
 
     def refused(self, why: str) -> None:
-        """Note that the leaf could not be forked (it never started) or could not lock itself (its end follows)."""
+        """Note that the leaf was not forked, or could not lock itself (then its end follows)."""
         if not self.result.done():
             self.result.set_exception(ZygoteLostError(f"the sandbox could not be entered: {why}"))
             self.result.exception()  # a cancelled caller does not look
@@ -258,10 +269,14 @@ def sealed(data: bytes) -> int:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    fcntl.fcntl(
+        fd,
+        fcntl.F_ADD_SEALS,
+        fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
+    )
     return fd
 
 
 def cpu_seconds(timeout_s: float, cores: int) -> int:
-    """Return the CPU limit behind a wall limit: what ``cores`` can use in that time, and a little."""
+    """Return the CPU limit behind a wall limit: a little more than ``cores`` can use in it."""
     return math.ceil(timeout_s * cores) + 2

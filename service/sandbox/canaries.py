@@ -1,6 +1,7 @@
-"""Small attacks that the sandbox makes on itself at every start, through the path that graders take.
+"""Small attacks that the sandbox makes on itself at every start, the way graders come.
 
-Each is a grader that returns 1.0 when it was stopped and 0.0 when it got through, named after its row in the
+Each is a grader that returns 1.0 when it was stopped and 0.0 when it got through, named after its
+row in the
 attack list (tests/attacks). ``{…}`` are the targets that `Targets` sets up in this process.
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MARK = "canary"
+_PUBLIC_MODE = 0o666
 
 # All that a grader may find in its environment.
 HARMLESS = set(ENVIRONMENT) | {"HOME", "TMPDIR", "PWD", "NLTK_DATA", "LC_CTYPE"}
@@ -43,7 +45,8 @@ def checked(result):
         raise OSError(ctypes.get_errno(), "refused")
 """
 
-# int 0x80 with getpid's 32-bit number, then ret: what a filter that forgets the architecture lets through.
+# int 0x80 with getpid's 32-bit number, then ret: what a filter that forgets the architecture lets
+# through.
 _INT_80 = """
 import ctypes, mmap
 def grade(sample, item):
@@ -55,19 +58,23 @@ def grade(sample, item):
 """
 
 NETWORK: dict[str, str] = {
-    "N01": "import socket\ndef attack():\n    socket.create_connection(('127.0.0.1', {tcp}), 1)\n" + _TRY,
+    "N01": "import socket\ndef attack():\n    socket.create_connection(('127.0.0.1', {tcp}), 1)\n"
+    + _TRY,
     "N02": (
         "import socket\ndef attack():\n"
-        "    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp}))\n" + _TRY
+        "    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp}))\n"
+        + _TRY
     ),
-    "N05": "import socket\ndef attack():\n    socket.socket(socket.AF_UNIX).connect({abstract!r})\n" + _TRY,
+    "N05": "import socket\ndef attack():\n    socket.socket(socket.AF_UNIX).connect({abstract!r})\n"
+    + _TRY,
 }
 
 PROCESSES: dict[str, str] = {
     "P02": "def attack():\n    open('/proc/{pid}/environ', 'rb').read()\n" + _TRY,
     "P03": (
         "import os\ndef grade(sample, item):\n    names = set(os.environ)\n    try:\n"
-        "        text = open('/proc/self/environ').read()\n        names |= {p.partition('=')[0] for p in text.split('\\0') if p}\n"
+        "        text = open('/proc/self/environ').read()\n"
+        "        names |= {p.partition('=')[0] for p in text.split('\\0') if p}\n"
         "    except OSError:\n        pass\n    return float(names <= {harmless!r})\n"
     ),
     # PTRACE_SEIZE: attaches without stopping the target, should it be let through.
@@ -82,8 +89,10 @@ FILES: dict[str, str] = {
     "F02": "def attack():\n    open({private!r}).read()\n" + _TRY,
     "F04": "def attack():\n    open({folder!r} + '/planted', 'w').write('x')\n" + _TRY,
     "F05": (
-        "import os\ndef grade(sample, item):\n    for attack in (os.chmod, os.truncate):\n        try:\n"
-        "            attack({public!r}, 0)\n        except OSError:\n            pass\n    return 1.0\n"
+        "import os\ndef grade(sample, item):\n"
+        "    for attack in (os.chmod, os.truncate):\n        try:\n"
+        "            attack({public!r}, 0)\n        except OSError:\n            pass\n"
+        "    return 1.0\n"
     ),
     "F07": "import os\ndef attack():\n    os.listdir({folder!r})\n" + _TRY,
 }
@@ -94,7 +103,7 @@ INT_80 = {"N09": _INT_80}
 
 
 def canaries(profile: str) -> dict[str, str]:
-    """Return the canaries that say something under ``profile`` on this machine, as templates by id."""
+    """Return the canaries that mean something under ``profile`` here, as templates by id."""
     found = NETWORK | PROCESSES | FILES | STAT
     if profile == "processes":
         del found["X01"]
@@ -120,12 +129,16 @@ class Targets:
         self._public = Path()
 
     async def __aenter__(self) -> Self:
-        """Open the listeners and write the files."""
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gradekeeper-", dir=self._parent)))
-        folder.chmod(0o777)  # so that only the sandbox can be what stops a canary
+        """Open the listeners and write the files: a few small ones, once, at start."""
+        folder = Path(
+            self._stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="gradekeeper-", dir=self._parent)
+            )
+        )
+        os.chmod(folder, 0o777)  # noqa: PTH101, S103 - so that only the sandbox can be what stops a canary
         self._public = folder / "public"
         private = folder / "private"
-        for path, mode in ((self._public, 0o666), (private, 0o600)):
+        for path, mode in ((self._public, _PUBLIC_MODE), (private, 0o600)):
             path.write_text(_MARK)
             path.chmod(mode)
         abstract = "\0gradekeeper-" + secrets.token_hex(8)
@@ -142,14 +155,20 @@ class Targets:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Close and remove everything."""
         await asyncio.to_thread(self._stack.close)
 
     def files_unchanged(self) -> bool:
         """Return whether the public file still has its content and its mode."""
-        return self._public.read_text() == _MARK and self._public.stat().st_mode & 0o777 == 0o666
+        return (
+            self._public.read_text() == _MARK
+            and self._public.stat().st_mode & 0o777 == _PUBLIC_MODE
+        )
 
     def _listen(self, family: int, kind: int, address: tuple[str, int] | str) -> int:
         listener = self._stack.enter_context(socket.socket(family, kind))

@@ -21,7 +21,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         images: Interpreter of the grader image's virtual environment, by ``image_tag``.
         profile: ``strict`` forbids fork and exec; ``processes`` allows both within the call.
         minimum_level: `start_sandbox` refuses anything weaker.
-        disabled_layers: Layers not to use even where they work; for tests and for ruling out a suspect.
+        disabled_layers: Layers not to use even where they work; for tests and for ruling out a
+            suspect.
         timeout_s: Wall time of one call, queueing excluded.
         memory_bytes: Address space of one call beyond what the packages take.
         disk_bytes: Scratch space of one call.
@@ -32,7 +33,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_output_bytes: Kept of each of stdout and stderr.
         max_processes: Processes of one call under ``processes``.
         slots: Calls that run at once; 0 for one a CPU.
-        slow_slots: Further calls that may run while that many others have been running for `slow_after_s`.
+        slow_slots: Further calls that may run while that many others have been running for
+            `slow_after_s`.
         slow_after_s: When a call counts as slow, gets a lower priority and stops holding up others.
         queue_length: Calls that may wait; more are refused with `OverloadedError`.
         max_tiers: Warm package sets kept at once, least recently used out first.
@@ -40,7 +42,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         seeds: ``fixed`` seeds ``random`` and ``numpy.random`` from the source and the payload.
         uid: Whose rights graders have when the service is root.
         gid: Their group.
-        scratch_dir: Where scratch lives without namespaces; None for a new directory in the default place.
+        scratch_dir: Where scratch lives without namespaces; None for a new directory in the
+            default place.
         protect_service: Make this process unreadable to others of its uid (``PR_SET_DUMPABLE``).
         selftest_timeout_s: Wall time of one canary.
     """

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from service.sandbox.calls import Reason
     from service.sandbox.config import SandboxConfig
 
-# One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree on set order.
+# One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree
+# on set order.
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin:/bin",
@@ -78,7 +79,13 @@ class Environment:
     """
 
     def __init__(
-        self, tag: str, interpreter: str, config: SandboxConfig, *, slots: int, on_kill: Callable[[Reason], None]
+        self,
+        tag: str,
+        interpreter: str,
+        config: SandboxConfig,
+        *,
+        slots: int,
+        on_kill: Callable[[Reason], None],
     ) -> None:
         """Prepare; nothing runs before `start`."""
         self.tag = tag
@@ -139,7 +146,9 @@ class Environment:
 
     async def _start_base(self) -> None:
         await self._stop_base()
-        self._directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir)
+        self._directory = await asyncio.to_thread(
+            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+        )
         os.chmod(self._directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = sealed(json.dumps(self._settings()).encode())
@@ -161,8 +170,11 @@ class Environment:
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
         code = boot_code("base", control, settings)
-        environment = ENVIRONMENT | {"NLTK_DATA": str(Path(self._interpreter).parent.parent / "nltk_data")}
-        # Not -I alone: that would ignore PYTHONHASHSEED. -s -P and no PYTHONPATH give the same isolation.
+        environment = ENVIRONMENT | {
+            "NLTK_DATA": str(Path(self._interpreter).parent.parent / "nltk_data")
+        }
+        # Not -I alone: that would ignore PYTHONHASHSEED. -s -P and no PYTHONPATH give the same
+        # isolation.
         return subprocess.Popen(  # noqa: S603 - our own interpreter with our own words
             [self._interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", code],
             env=environment,
@@ -265,7 +277,9 @@ class Environment:
                 facts, _ = await asyncio.shield(tier.ready)
         except TimeoutError as error:
             tier.close()
-            msg = f"packages {', '.join(tier.packages)} were not imported within {_TIER_READY_S:g} s"
+            msg = (
+                f"packages {', '.join(tier.packages)} were not imported within {_TIER_READY_S:g} s"
+            )
             raise ZygoteLostError(msg) from error
         except ZygoteLostError:
             tier.close()
@@ -294,7 +308,9 @@ class Environment:
             return known
         task = self._compiling.get(key)
         if task is None:
-            task = self._compiling[key] = asyncio.get_running_loop().create_task(self._compile(key, source))
+            task = self._compiling[key] = asyncio.get_running_loop().create_task(
+                self._compile(key, source)
+            )
             task.add_done_callback(lambda _: self._compiling.pop(key, None))
         return await asyncio.shield(task)
 
@@ -309,7 +325,9 @@ class Environment:
         )
         fd = sealed(source)
         try:
-            tier.begin(call, slot=self._slots, cpu_s=cpu_seconds(_COMPILE_S, 1), seed=None, fds=(fd,))
+            tier.begin(
+                call, slot=self._slots, cpu_s=cpu_seconds(_COMPILE_S, 1), seed=None, fds=(fd,)
+            )
         finally:
             os.close(fd)
         try:
@@ -327,7 +345,16 @@ class Environment:
                 self._programs.popitem(last=False)
         return program
 
-    def begin(self, tier: TierLink, program: Program, payload: bytes, *, slot: int, seed: bytes | None, timeout_s: float) -> Call:
+    def begin(  # noqa: PLR0913
+        self,
+        tier: TierLink,
+        program: Program,
+        payload: bytes,
+        *,
+        slot: int,
+        seed: bytes | None,
+        timeout_s: float,
+    ) -> Call:
         """Start one grader call in ``slot``.
 
         Raises:

@@ -1,7 +1,9 @@
-"""The ``process`` level: a fresh interpreter for every call, resource limits, an empty environment, no more.
+"""The ``process`` level: a fresh interpreter a call, resource limits, an empty environment.
 
-For macOS and for kernels without anything better, and only where the operator has asked for it. Same port,
-same results; a hostile grader can read files, reach the network and hurt processes of the same user.
+For macOS and for kernels without anything better, and only where the operator has asked for it.
+Same port,
+same results; a hostile grader can read files, reach the network and hurt processes of the same
+user.
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ class ProcessSandbox:
     def report(self) -> IsolationReport:
         """Return that there is next to no isolation."""
         return IsolationReport(
-            level="process", minimum_level="process", profile=self._config.profile, notes=self._notes, uid=os.getuid()
+            level="process",
+            minimum_level="process",
+            profile=self._config.profile,
+            notes=self._notes,
+            uid=os.getuid(),
         )
 
     def stats(self) -> SandboxStats:
@@ -95,7 +101,9 @@ class ProcessSandbox:
             raise
         started = time.monotonic()
         self._queue_s += started - queued
-        slow = asyncio.get_running_loop().call_later(self._config.slow_after_s, self._slots.mark_slow, slot)
+        slow = asyncio.get_running_loop().call_later(
+            self._config.slow_after_s, self._slots.mark_slow, slot
+        )
         try:
             finished = await self._execute(interpreter, source, run.payload)
         finally:
@@ -114,11 +122,14 @@ class ProcessSandbox:
         )
 
     async def _execute(self, interpreter: str, source: bytes, payload: bytes) -> Finished:
-        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir)
+        directory = await asyncio.to_thread(
+            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+        )
         try:
             process = await asyncio.create_subprocess_exec(
                 interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
                 env=_environment(directory), cwd=directory, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -156,7 +167,9 @@ class ProcessSandbox:
                 await _stop(process)
         except TimeoutError:
             self._kills["timeout"] += 1
-            return Finished(outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s")
+            return Finished(
+                outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s"
+            )
         except FrameError as error:
             return Finished(outcome=error.outcome, details=str(error))
         return decode_frame(answer, limit) or without_answer(process.returncode or 0)
@@ -185,7 +198,7 @@ async def _exchange(process: asyncio.subprocess.Process, request: bytes, limit: 
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Let a process that has answered or closed its pipe end; what it left running goes with its group."""
+    """Let a process that has answered end; what it left running goes with its group."""
     try:
         async with asyncio.timeout(0.2):
             await process.wait()

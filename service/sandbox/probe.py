@@ -1,4 +1,4 @@
-"""How strong the sandbox really is here: found out by attacking it, not by asking the kernel what it has."""
+"""How strong the sandbox really is here: found out by attacking it."""
 
 from __future__ import annotations
 
@@ -41,19 +41,28 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
         uid=facts["uid"],
         selftest=selftest,
         notes=tuple(dict.fromkeys(notes)),
-        packages={environment.tag: tuple(environment.facts["packages"]) for environment in sandbox.environments},
-        python={environment.tag: environment.facts["python"] for environment in sandbox.environments},
+        packages={
+            environment.tag: tuple(environment.facts["packages"])
+            for environment in sandbox.environments
+        },
+        python={
+            environment.tag: environment.facts["python"] for environment in sandbox.environments
+        },
     )
 
 
-async def _attack(sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig) -> dict[str, bool]:
+async def _attack(
+    sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig
+) -> dict[str, bool]:
     stopped = {}
     async with Targets(config.memory_bytes, config.scratch_dir) as targets:
         for name, template in canaries(config.profile).items():
             # Not str.format: the sources have braces of their own.
             source = template
             for key, value in targets.values.items():
-                source = source.replace("{" + key + "!r}", repr(value)).replace("{" + key + "}", str(value))
+                source = source.replace("{" + key + "!r}", repr(value)).replace(
+                    "{" + key + "}", str(value)
+                )
             try:
                 result = await sandbox.attack(environment, source, config.selftest_timeout_s)
             except UpstreamError:

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 _ADVICE = {
     "namespaces": (
-        "allow unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+        "allow unprivileged user namespaces (sysctl user.max_user_namespaces,"
+        " kernel.apparmor_restrict_unprivileged_userns)"
         " and a seccomp profile that lets unshare and mount through"
     ),
     "lsm": (
-        "run on Linux 6.2 or newer with Landlock enabled (CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= list),"
+        "run on Linux 6.2 or newer with Landlock enabled (CONFIG_SECURITY_LANDLOCK, and landlock"
+        " in the lsm= list),"
         " under a container runtime whose seccomp profile allows it (Docker 20.10.10 or newer does)"
     ),
     "seccomp": "run on x86-64 or aarch64 Linux with CONFIG_SECCOMP_FILTER",
@@ -38,7 +40,8 @@ class IsolationTooWeakError(SandboxUnavailableError):
         self.minimum = minimum
         self.missing = missing
         super().__init__(
-            f"Python graders can only be isolated at level {level!r} here, and {minimum!r} is the configured minimum"
+            f"Python graders can only be isolated at level {level!r} here,"
+            f" and {minimum!r} is the configured minimum"
             f" ({'; '.join(missing) or 'no layer works'}). To get {minimum!r}: {_ADVICE[minimum]};"
             f" or accept less with GRADEKEEPER_SANDBOX_MIN_ISOLATION={level}",
             retryable=False,

@@ -1,7 +1,9 @@
 """The scratch directory of a slot: emptied after every call, measured while a long one runs.
 
-What a grader leaves behind is hostile: thousands of nested directories, directories without permissions,
-names that look like links. Nothing here recurses, follows a link or trusts a path longer than one name.
+What a grader leaves behind is hostile: thousands of nested directories, directories without
+permissions,
+names that look like links. Nothing here recurses, follows a link or trusts a path longer than one
+name.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import contextlib
 import errno
 import os
 import stat
-from itertools import count
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -22,48 +23,55 @@ def is_empty(directory: int) -> bool:
 
 
 def wipe(directory: int) -> None:
-    """Remove everything in the directory open at ``directory``.
+    """Remove everything in the directory open at ``directory``, whose users are all dead.
 
-    Directories inside directories are first moved up to the top, so that depth never matters.
+    Goes down by name and up by ``..``, so that depth costs neither stack nor descriptors.
 
     Raises:
         OSError: Something could not be removed.
     """
-    names = count()
-    pending = os.listdir(directory)
-    while pending:
-        for name in pending:
-            _remove(directory, name, names)
-        pending = os.listdir(directory)
-
-
-def _remove(top: int, name: str, names: count[int]) -> None:
-    if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
-        os.unlink(name, dir_fd=top)
-        return
-    with contextlib.suppress(OSError):
-        os.rmdir(name, dir_fd=top)
-        return
-    os.chmod(name, 0o700, dir_fd=top)
-    inner = os.open(name, _OPEN_DIR, dir_fd=top)
+    current = os.open(".", _OPEN_DIR, dir_fd=directory)
     try:
-        for child in os.listdir(inner):
-            if not stat.S_ISDIR(os.lstat(child, dir_fd=inner).st_mode):
-                os.unlink(child, dir_fd=inner)
-                continue
-            try:
-                os.rmdir(child, dir_fd=inner)
-            except OSError:
-                # Moving a directory rewrites its "..", which needs its own write permission.
-                os.chmod(child, 0o700, dir_fd=inner)
-                os.rename(child, f".wipe-{next(names)}-{os.urandom(6).hex()}", src_dir_fd=inner, dst_dir_fd=top)
+        pending = _remove_flat(current)
+        above: list[tuple[str, list[str]]] = []
+        while pending or above:
+            if pending:
+                name = pending.pop()
+                above.append((name, pending))
+                # Write to remove what is in it, search to come back up.
+                os.chmod(name, 0o700, dir_fd=current)
+                current = _step(current, name)
+                pending = _remove_flat(current)
+            else:
+                name, pending = above.pop()
+                current = _step(current, "..")
+                os.rmdir(name, dir_fd=current)
     finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=top)
+        os.close(current)
+
+
+def _step(current: int, name: str) -> int:
+    following = os.open(name, _OPEN_DIR, dir_fd=current)
+    os.close(current)
+    return following
+
+
+def _remove_flat(directory: int) -> list[str]:
+    """Remove files and empty directories; return the names of the other directories."""
+    left = []
+    for name in os.listdir(directory):
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            os.unlink(name, dir_fd=directory)
+            continue
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError:
+            left.append(name)
+    return left
 
 
 def usage_bytes(directory: int, limit_bytes: int, limit_files: int) -> int:
-    """Return the bytes allocated beneath ``directory``, or more than ``limit_bytes`` when that is certain.
+    """Return the bytes allocated beneath ``directory``, at most a little over the limit.
 
     A path too long to open, or more than ``limit_files`` entries, counts as over the limit.
     """

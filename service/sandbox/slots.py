@@ -1,7 +1,9 @@
 """Who runs now and who waits: a bounded first-come queue in front of a number of slots.
 
-A call that has been running for long is *slow*: it keeps its slot but no longer counts against those who
-wait, up to a limit, so that a few hanging graders do not stop everybody else for their whole time limit.
+A call that has been running for long is *slow*: it keeps its slot but no longer counts against
+those who
+wait, up to a limit, so that a few hanging graders do not stop everybody else for their whole time
+limit.
 """
 
 from __future__ import annotations

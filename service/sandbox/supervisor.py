@@ -50,7 +50,9 @@ class SubprocessSandbox:
         self._live: set[Call] = set()
         self._closed = False
         self._environments = {
-            tag: Environment(tag, interpreter, config, slots=width + config.slow_slots, on_kill=self._count_kill)
+            tag: Environment(
+                tag, interpreter, config, slots=width + config.slow_slots, on_kill=self._count_kill
+            )
             for tag, interpreter in config.images.items()
         }
 
@@ -98,7 +100,9 @@ class SubprocessSandbox:
             queue_s=self._queue_s,
             execution_s=self._execution_s,
             kills=dict(self._kills),
-            zygote_restarts=sum(environment.restarts for environment in self._environments.values()),
+            zygote_restarts=sum(
+                environment.restarts for environment in self._environments.values()
+            ),
             running=len(self._slots.running),
             slow=len(self._slots.slow),
             waiting=self._slots.waiting,
@@ -130,7 +134,8 @@ class SubprocessSandbox:
         """Return what the grader did with this payload.
 
         Raises:
-            SandboxUnavailableError: User code was not run to an end, twice, for a reason of the sandbox's own.
+            SandboxUnavailableError: User code was not run to an end, twice, for a reason of the
+                sandbox's own.
             OverloadedError: The bounded queue is full.
             DefinitionError: Unknown image tag, or a source that is too long.
         """
@@ -167,9 +172,13 @@ class SubprocessSandbox:
         slot = await self._slots.acquire()
         return await self._run_in_slot(environment, source, payload, slot, timeout_s)
 
-    async def attack(self, environment: Environment, source: str, timeout_s: float) -> SandboxResult:
+    async def attack(
+        self, environment: Environment, source: str, timeout_s: float
+    ) -> SandboxResult:
         """Run a canary of the self-test, as `run` would run it, without counting it."""
-        return await self._admit(environment, source.encode(), b'{"sample":{},"item":{}}', timeout_s)
+        return await self._admit(
+            environment, source.encode(), b'{"sample":{},"item":{}}', timeout_s
+        )
 
     async def _run_in_slot(
         self, environment: Environment, source: bytes, payload: bytes, slot: int, timeout_s: float
@@ -184,7 +193,9 @@ class SubprocessSandbox:
             tier = await environment.tier(program.bits)
             seed = seed_of(self._config, source, payload)
             started = time.monotonic()
-            call = environment.begin(tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s)
+            call = environment.begin(
+                tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
+            )
             self._live.add(call)
             timer = self._watch(environment, tier, call, slot)
             finished = await call.result
@@ -198,7 +209,9 @@ class SubprocessSandbox:
                 call.kill("cancelled")
                 self._give_back(environment, call, slot, started)
 
-    def _result(self, environment: Environment, finished: Finished, execution_s: float) -> SandboxResult:
+    def _result(
+        self, environment: Environment, finished: Finished, execution_s: float
+    ) -> SandboxResult:
         self._execution_s += execution_s
         return SandboxResult(
             outcome=finished.outcome,
@@ -220,7 +233,10 @@ class SubprocessSandbox:
                 if scratch.is_empty(environment.scratch_fd(slot)):
                     self._slots.release(slot, held_s=held_s)
                     return
-            except (OSError, IndexError):  # the zygotes were restarted, and their directories with them
+            except (
+                OSError,
+                IndexError,
+            ):  # the zygotes were restarted, and their directories with them
                 self._slots.release(slot, held_s=held_s)
                 return
             self._spawn(self._clean, environment, slot, held_s)
@@ -236,7 +252,9 @@ class SubprocessSandbox:
         finally:
             self._slots.release(slot, held_s=held_s)
 
-    def _watch(self, environment: Environment, tier: TierLink, call: Call, slot: int) -> asyncio.TimerHandle:
+    def _watch(
+        self, environment: Environment, tier: TierLink, call: Call, slot: int
+    ) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
 
         def slow() -> None:
@@ -244,7 +262,9 @@ class SubprocessSandbox:
             tier.renice(call, _SLOW_NICE)
 
         if not environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
-            disk = loop.call_later(_DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot)
+            disk = loop.call_later(
+                _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+            )
             call.gone.add_done_callback(lambda _: disk.cancel())
         return loop.call_later(self._config.slow_after_s, slow)
 
@@ -253,15 +273,27 @@ class SubprocessSandbox:
         while not call.gone.done():
             try:
                 used = await asyncio.to_thread(
-                    scratch.usage_bytes, environment.scratch_fd(slot), limit, self._config.disk_files
+                    scratch.usage_bytes,
+                    environment.scratch_fd(slot),
+                    limit,
+                    self._config.disk_files,
                 )
             except (OSError, IndexError):
                 return
             if used > limit:
-                call.stop("disk", "output", f"used more than {limit} bytes or {self._config.disk_files} files of scratch")
+                call.stop(
+                    "disk",
+                    "output",
+                    f"used more than {limit} bytes or {self._config.disk_files} files of scratch",
+                )
             await asyncio.wait({call.gone}, timeout=_DISK_CHECK_S)
 
-    def _spawn(self, function: Callable[P, Coroutine[object, object, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _spawn(
+        self,
+        function: Callable[P, Coroutine[object, object, None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
         task = asyncio.get_running_loop().create_task(function(*args, **kwargs))
         self._cleaning.add(task)
         task.add_done_callback(self._cleaning.discard)
@@ -270,7 +302,7 @@ class SubprocessSandbox:
         self._kills[reason] += 1
 
     async def close(self) -> None:
-        """Kill what runs, end every zygote, remove every file; calls in flight are answered as unavailable."""
+        """Kill what runs, end every zygote, remove every file; calls in flight are unavailable."""
         self._closed = True
         for environment in self._environments.values():
             await environment.close()
@@ -288,8 +320,10 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
 
 
 def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
-    """Return the 16 bytes that seed a call, the same for the same source and payload; None for fresh ones."""
-    return hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
+    """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
+    return (
+        hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
+    )
 
 
 def encoded(source: str, max_bytes: int) -> bytes:
@@ -301,7 +335,11 @@ def encoded(source: str, max_bytes: int) -> bytes:
     try:
         found = source.encode()
     except UnicodeEncodeError as error:
-        finding = Finding(pointer="/source", message=f"source is not valid Unicode: {error.reason}", code="invalid_source")
+        finding = Finding(
+            pointer="/source",
+            message=f"source is not valid Unicode: {error.reason}",
+            code="invalid_source",
+        )
         raise DefinitionError([finding]) from error
     if len(found) > max_bytes:
         message = f"source has {len(found)} bytes; at most {max_bytes} are allowed"
@@ -315,4 +353,3 @@ def with_hint(details: str, available: frozenset[str]) -> str:
     if missing and missing[1] in known_packages() and missing[1] not in available:
         return f"{details} (not in this installation's package set; the full image has it)"
     return details
-

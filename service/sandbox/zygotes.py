@@ -38,16 +38,20 @@ _NO_SEED = b"\0" * 16
 
 def bits_of(names: Sequence[str] | frozenset[str], available: frozenset[str]) -> int:
     """Return the bit set of those ``names`` that are known packages and in the image."""
-    # What a heavy package brings along needs no bit of its own, but "standard" is cheap beside those.
+    # What a heavy package brings along needs no bit of its own, but "standard" is cheap beside
+    # those.
     wanted = {"standard", *names} if _STANDARD.intersection(names) else names
-    return sum(1 << index for index, name in enumerate(PACKAGES) if name in wanted and name in available)
+    return sum(
+        1 << index for index, name in enumerate(PACKAGES) if name in wanted and name in available
+    )
 
 
 class Link:
     """One end of a message socket.
 
     Attributes:
-        ready: Facts and descriptors that came with READY; an exception when the zygote failed before.
+        ready: Facts and descriptors that came with READY; an exception when the zygote failed
+            before.
         closed: Whether the other end is gone.
     """
 
@@ -55,7 +59,7 @@ class Link:
         """Listen on ``end``."""
         self._loop = asyncio.get_running_loop()
         self._end = end
-        end.setblocking(False)
+        end.setblocking(False)  # noqa: FBT003
         self.ready: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
         self.closed = False
         self._sizes = (MAX_MESSAGE, _MAX_FDS)
@@ -86,7 +90,14 @@ class Link:
         self._fail("the zygote has ended")
         self.on_closed()
 
-    def on_message(self, operation: int, call_id: int, numbers: tuple[int, int, int], rest: bytes, fds: list[int]) -> None:
+    def on_message(
+        self,
+        operation: int,  # noqa: ARG002
+        call_id: int,  # noqa: ARG002
+        numbers: tuple[int, int, int],  # noqa: ARG002
+        rest: bytes,  # noqa: ARG002
+        fds: list[int],
+    ) -> None:
         """Take one message that is not about readiness."""
         for fd in fds:
             os.close(fd)
@@ -144,14 +155,18 @@ class TierLink(Link):
         """Names of the package set."""
         return tuple(name for index, name in enumerate(PACKAGES) if self.bits >> index & 1)
 
-    def begin(self, call: Call, *, slot: int, cpu_s: int, seed: bytes | None, fds: Sequence[int]) -> None:
-        """Have a leaf forked for ``call``, to run a grader (two descriptors) or to compile one (one).
+    def begin(
+        self, call: Call, *, slot: int, cpu_s: int, seed: bytes | None, fds: Sequence[int]
+    ) -> None:
+        """Have a leaf forked for ``call``: to run (two descriptors) or to compile (one).
 
         Raises:
             ZygoteLostError: The tier is gone; the call is over.
         """
         operation = CALL if len(fds) > 1 else COMPILE
-        message = REQUEST.pack(operation, call.call_id, slot, cpu_s, seed is not None, seed or _NO_SEED)
+        message = REQUEST.pack(
+            operation, call.call_id, slot, cpu_s, seed is not None, seed or _NO_SEED
+        )
         self.calls[call.call_id] = call
         self.served += 1
         try:
@@ -166,9 +181,16 @@ class TierLink(Link):
     def renice(self, call: Call, level: int) -> None:
         """Lower the priority of the leaf of ``call``."""
         with contextlib.suppress(ZygoteLostError):
-            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())
+            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())  # noqa: FBT003
 
-    def on_message(self, operation: int, call_id: int, numbers: tuple[int, int, int], rest: bytes, fds: list[int]) -> None:
+    def on_message(
+        self,
+        operation: int,
+        call_id: int,
+        numbers: tuple[int, int, int],
+        rest: bytes,
+        fds: list[int],
+    ) -> None:
         """Tell the call that the message is about."""
         if operation == ENDED:
             ended = self.calls.pop(call_id, None)
@@ -179,7 +201,9 @@ class TierLink(Link):
         elif operation == FAILED:
             why = rest.decode(errors="replace")
             # A leaf that was never forked will not be reported as ended.
-            refused = self.calls.pop(call_id, None) if why.startswith("fork") else self.calls.get(call_id)
+            refused = (
+                self.calls.pop(call_id, None) if why.startswith("fork") else self.calls.get(call_id)
+            )
             if refused is not None:
                 refused.refused(why)
         else:
@@ -204,7 +228,7 @@ class BaseLink(Link):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         tier = TierLink(ours, bits)
         try:
-            self.send(REQUEST.pack(TIER, bits, 0, 0, False, _NO_SEED), [theirs.fileno()])
+            self.send(REQUEST.pack(TIER, bits, 0, 0, False, _NO_SEED), [theirs.fileno()])  # noqa: FBT003
         except ZygoteLostError:
             tier.close()
             raise

@@ -30,7 +30,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    if _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()):
+    if _libc.mount(
+        source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()
+    ):
         raise OSError(ctypes.get_errno(), f"mount {target}: {os.strerror(ctypes.get_errno())}")
 
 
@@ -44,7 +46,12 @@ def container_filter() -> bytes:
     for name in profile["enosys"]:
         code += [(_JEQ, 0, 1, numbers[name]), (_RET, 0, 0, _ERRNO | 38)]
     forbidden = profile["clone_forbidden_flags"]
-    code += [(_JEQ, 0, 4, numbers["clone"]), (_LOAD, 0, 0, 16), (_JSET, 0, 1, forbidden), (_RET, 0, 0, _ERRNO | 1)]
+    code += [
+        (_JEQ, 0, 4, numbers["clone"]),
+        (_LOAD, 0, 0, 16),
+        (_JSET, 0, 1, forbidden),
+        (_RET, 0, 0, _ERRNO | 1),
+    ]
     code += [(_RET, 0, 0, _ALLOW)]
     for name, values, inside, outside in (
         ("personality", profile["personality_allowed"], _ALLOW, _ERRNO | 1),
@@ -70,7 +77,11 @@ def _build_root(keep: list[str]) -> None:
     for index, path in enumerate(keep):
         Path(f"{stage}/{index}").mkdir()
         _mount(path, f"{stage}/{index}", "none", _REC_BIND)
-    for hidden, options in (("/root", "mode=755"), ("/tmp", "mode=1777"), ("/dev/shm", "mode=1777,size=64m")):  # noqa: S108
+    for hidden, options in (
+        ("/root", "mode=755"),
+        ("/tmp", "mode=1777"),
+        ("/dev/shm", "mode=1777,size=64m"),
+    ):
         _mount("tmpfs", hidden, "tmpfs", 0, options)
     for index, path in enumerate(keep):
         if not Path(path).exists():
@@ -79,14 +90,16 @@ def _build_root(keep: list[str]) -> None:
     attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)
     syscalls.call("mount_setattr", -100, b"/", 0x8000, ctypes.byref(attributes), 32)
     _mount("proc", "/proc", "proc", 0)
-    _mount("tmpfs", "/var/tmp", "tmpfs", 0, "mode=1777")  # noqa: S108 - the container's writable place
+    _mount("tmpfs", "/var/tmp", "tmpfs", 0, "mode=1777")
 
 
 def main() -> None:
     """Become the container and execute the command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--keep", action="append", default=[])
-    parser.add_argument("--no-filter", action="store_true", help="an unprivileged user on a plain machine instead")
+    parser.add_argument(
+        "--no-filter", action="store_true", help="an unprivileged user on a plain machine instead"
+    )
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if platform.machine() != "x86_64":
@@ -112,7 +125,7 @@ def main() -> None:
     # pid 1 should reap what the command leaves: stay, and let a child be the command.
     command = os.fork()
     if command == 0:
-        os.execvp(options.command[0], options.command)
+        os.execvp(options.command[0], options.command)  # noqa: S606
     while True:
         pid, status = os.wait()
         if pid == command:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -21,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 
-from graders.ports import SandboxRun
 from service.sandbox import SandboxConfig, SubprocessSandbox, start_sandbox
 from service.sandbox.scratch import is_empty
 from tests.attacks.rows import ATTACKS, PRELUDE, Attack
 
 CLEAN = "def grade(sample, item):\n    return 0.5\n"
 MARKED = "note = 'MARKER-OF-ANOTHER-CALL'\n" + CLEAN
-_GONE_S = 3.0
+_GONE_S = 15.0
+_PATIENCE_S = 20.0
 
 
 class Targets:
@@ -62,7 +63,7 @@ class Targets:
         self.before = self.look()
 
     @staticmethod
-    def _listen(family: int, kind: int, address: Any) -> socket.socket:  # noqa: ANN401 - as socket.bind takes it
+    def _listen(family: int, kind: int, address: Any) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.bind(address)
         if kind == socket.SOCK_STREAM:
@@ -104,7 +105,8 @@ def descendants() -> int:
             except OSError:
                 continue
             parents[int(name)] = int(fields[1])
-    found, front = set(), {os.getpid()}
+    found: set[int] = set()
+    front = {os.getpid()}
     while front:
         front = {pid for pid, parent in parents.items() if parent in front} - found
         found |= front
@@ -114,7 +116,8 @@ def descendants() -> int:
 def expected_processes(sandbox: SubprocessSandbox) -> int:
     """Return how many processes the sandbox has when nothing runs."""
     return sum(
-        len(environment.tiers) + (2 if environment.in_namespaces else 1) for environment in sandbox.environments
+        len(environment.tiers) + (2 if environment.in_namespaces else 1)
+        for environment in sandbox.environments
     )
 
 
@@ -128,19 +131,29 @@ async def settle(sandbox: SubprocessSandbox) -> float:
     return time.monotonic() - started
 
 
-async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attack) -> dict[str, Any]:
+async def run_attack(
+    sandbox: SubprocessSandbox, targets: Targets, attack: Attack
+) -> dict[str, Any]:
     """Return what an attack gave and what is left of it afterwards."""
+    # Short only where the deadline is what is tested: the rest must not depend on a busy machine.
+    ends_by_deadline = "timeout" in (*attack.expect, *(attack.processes or ()))
+    timeout_s = sandbox._config.timeout_s if ends_by_deadline else _PATIENCE_S
 
-    async def run(source: str, sample: object = None) -> Any:  # noqa: ANN401 - a result or an error
+    async def run(source: str, sample: object = None) -> Any:
         payload = json.dumps({"sample": sample, "item": targets.item}).encode()
         try:
-            return await sandbox.run(SandboxRun(source=source, image_tag="test", payload=payload))
+            return await sandbox._admit(
+                sandbox.environment("test"), source.encode(), payload, timeout_s
+            )
         except Exception as error:  # noqa: BLE001 - reported as the row's result
             return error
 
     if attack.id == "P09":
         for _ in range(3):
-            await run(MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"), "MARKER-OF-ANOTHER-CALL")
+            await run(
+                MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"),
+                "MARKER-OF-ANOTHER-CALL",
+            )
     result = await run(PRELUDE + attack.source)
     settled_s = await settle(sandbox)
     clean = await run(CLEAN)
@@ -156,7 +169,9 @@ async def run_attack(sandbox: SubprocessSandbox, targets: Targets, attack: Attac
         "reached": targets.reached(),
         "files_changed": targets.look() != targets.before,
         "left_over": descendants() - expected_processes(sandbox),
-        "scratch_left": [n for n in range(1) for e in sandbox.environments if not is_empty(e.scratch_fd(n))],
+        "scratch_left": [
+            n for n in range(1) for e in sandbox.environments if not is_empty(e.scratch_fd(n))
+        ],
         "limit_nofile": os.sysconf("SC_OPEN_MAX"),
     }
 
@@ -183,6 +198,7 @@ async def main() -> None:
             print(json.dumps(await run_attack(sandbox, targets, attack)), flush=True)
     finally:
         await sandbox.close()
+        shutil.rmtree(targets.folder)
         print(json.dumps({"after_close": descendants()}), flush=True)
 
 

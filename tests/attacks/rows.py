@@ -58,16 +58,32 @@ _G = "def grade(sample, item):\n    "
 def _blocked(id_: str, *calls: str, before: str = "", full: bool = False) -> Attack:
     body = "".join(f"    {line}\n" for line in before.splitlines())
     listed = ", ".join(f"({call})" for call in calls)
-    return Attack(id=id_, source=f"def grade(sample, item):\n{body}    return all_refused({listed},)\n", full=full)
+    return Attack(
+        id=id_,
+        source=f"def grade(sample, item):\n{body}    return all_refused({listed},)\n",
+        full=full,
+    )
 
 
 NETWORK = (
-    _blocked("N01", "socket.create_connection, ('127.0.0.1', item['tcp']), 1", before="import socket"),
-    _blocked("N02", "lambda: socket.socket(2, 2).sendto(b'x', ('127.0.0.1', item['udp'])),", before="import socket"),
+    _blocked(
+        "N01", "socket.create_connection, ('127.0.0.1', item['tcp']), 1", before="import socket"
+    ),
+    _blocked(
+        "N02",
+        "lambda: socket.socket(2, 2).sendto(b'x', ('127.0.0.1', item['udp'])),",
+        before="import socket",
+    ),
     _blocked("N03", "socket.getaddrinfo, 'example.com', 80", before="import socket"),
     _blocked("N04", "lambda: socket.socket(1, 1).connect(item['unix']),", before="import socket"),
-    _blocked("N05", "lambda: socket.socket(1, 1).connect(item['abstract']),", before="import socket"),
-    _blocked("N05b", "lambda: socket.socketpair(1, 2)[0].sendto(b'x', item['unix']),", before="import socket"),
+    _blocked(
+        "N05", "lambda: socket.socket(1, 1).connect(item['abstract']),", before="import socket"
+    ),
+    _blocked(
+        "N05b",
+        "lambda: socket.socketpair(1, 2)[0].sendto(b'x', item['unix']),",
+        before="import socket",
+    ),
     _blocked(
         "N05c",
         "socket.socketpair()[0].connect, item['unix']",
@@ -78,9 +94,20 @@ NETWORK = (
     _blocked("N06", "lambda: socket.create_server(('127.0.0.1', 0)),", before="import socket"),
     _blocked(
         "N07",
-        *(f"syscall, item['nr']['socket'], {family}, {kind}, {protocol}" for family, kind, protocol in (
-            (16, 3, 0), (38, 5, 0), (40, 1, 0), (2, 3, 1), (17, 3, 0), (10, 1, 0), (30, 5, 0), (44, 3, 0))),
-    ),  # fmt: skip
+        *(
+            f"syscall, item['nr']['socket'], {family}, {kind}, {protocol}"
+            for family, kind, protocol in (
+                (16, 3, 0),
+                (38, 5, 0),
+                (40, 1, 0),
+                (2, 3, 1),
+                (17, 3, 0),
+                (10, 1, 0),
+                (30, 5, 0),
+                (44, 3, 0),
+            )
+        ),
+    ),  # fmt: skip  # noqa: RUF028
     _blocked("N08", *(f"syscall, {number}, 8, 0" for number in (425, 426, 427))),
     Attack(
         id="N09",
@@ -89,7 +116,11 @@ NETWORK = (
         "    ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()\n    return 0.0\n",
         expect=("no_result",),
     ),
-    Attack(id="N10", source=_G + "libc.syscall(ctypes.c_long(0x40000000 + 39))\n    return 0.0\n", expect=("no_result",)),
+    Attack(
+        id="N10",
+        source=_G + "libc.syscall(ctypes.c_long(0x40000000 + 39))\n    return 0.0\n",
+        expect=("no_result",),
+    ),
 )
 
 FILES = (
@@ -146,7 +177,7 @@ PROCESSES = (
            "    except OSError:\n        pass\n    return float('SECRET' not in text)\n"),
     _blocked("P04", "open, f\"/proc/{os.getppid()}/mem\", 'rb'", "open, f\"/proc/{item['pid']}/mem\", 'rb'",
              "open, f\"/proc/{item['pid']}/maps\""),
-    _blocked("P05", "os.listdir, f\"/proc/{item['pid']}/fd\"", "os.listdir, f\"/proc/{os.getppid()}/fd\"",
+    _blocked("P05", "os.listdir, f\"/proc/{item['pid']}/fd\"", 'os.listdir, f"/proc/{os.getppid()}/fd"',
              "os.listdir, f\"/proc/{item['pid']}/cwd/\""),
     _blocked("P06", *(f"syscall, item['nr']['ptrace'], {request}, {pid}, 0, 0" for request in (16, 0x4206)
                       for pid in ("item['pid']", "os.getppid()"))),
@@ -298,8 +329,12 @@ RESULT = (
 )  # fmt: skip
 
 
-def _returns(id_: str, expression: str, expect: str, *, before: str = "", full: bool = False) -> Attack:
-    return Attack(id=id_, source=before + _G + f"return {expression}\n", expect=(expect,), full=full)
+def _returns(
+    id_: str, expression: str, expect: str, *, before: str = "", full: bool = False
+) -> Attack:
+    return Attack(
+        id=id_, source=before + _G + f"return {expression}\n", expect=(expect,), full=full
+    )
 
 
 _LIAR = "class F(float):\n    def __float__(self):\n        return 9.0\n    def __getattribute__(self, name):\n        raise OSError\n"

@@ -18,13 +18,16 @@ pytestmark = [
     pytest.mark.attack,
     pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's"),
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="raw system-call numbers are x86-64's"),
+    pytest.mark.skipif(
+        platform.machine() != "x86_64", reason="raw system-call numbers are x86-64's"
+    ),
 ]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LIMITS = {"timeout_s": 0.7, "disk_bytes": 32 << 20, "disk_files": 2000, "memory_bytes": 512 << 20}
 SETTLED_S = 1.5
+WIPED_S = 10.0  # thousands of directories on a real, busy disk
 
 # What the layers say about rows that differ: only with a mount namespace are names invisible.
 WITH_NAMES_VISIBLE = {"F12": "value 0.25"}
@@ -59,10 +62,25 @@ def ran(place: str, profile: str, disabled: tuple[str, ...]) -> dict[str, Any]:
         "disabled_layers": disabled,
         "minimum_level": minimum,
     }
-    only = CHILD_ROWS if profile == "processes" else LAYER_ROWS if "landlock" in disabled else list(ATTACKS)
-    environment = os.environ | {"SECRET_KEY": "SECRET in the environment", "PYTHONDONTWRITEBYTECODE": "1"}
+    only = (
+        CHILD_ROWS
+        if profile == "processes"
+        else LAYER_ROWS
+        if "landlock" in disabled
+        else list(ATTACKS)
+    )
+    environment = os.environ | {
+        "SECRET_KEY": "SECRET in the environment",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(
-        _command(place, config, only), cwd="/", env=environment, capture_output=True, text=True, timeout=150, check=False
+        _command(place, config, only),
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = {}
@@ -77,7 +95,7 @@ def _assert_harmless(found: dict[str, Any]) -> None:
     assert found["reached"] == [], "no listener may be reached"
     assert not found["files_changed"], "nothing outside the scratch may change"
     assert found["left_over"] == 0, "no process may survive"
-    assert found["settled_s"] < SETTLED_S
+    assert found["settled_s"] < (WIPED_S if found["id"].startswith("D") else SETTLED_S)
     assert found["scratch_left"] == [], "the scratch must be empty again"
 
 
@@ -95,7 +113,9 @@ PLACES = [
 
 @pytest.mark.parametrize(("place", "disabled"), PLACES)
 @pytest.mark.parametrize("row", ATTACKS, ids=[row.id for row in ATTACKS])
-def test_attack_gets_what_is_expected_and_nothing_else(row: Attack, place: str, disabled: tuple[str, ...]) -> None:
+def test_attack_gets_what_is_expected_and_nothing_else(
+    row: Attack, place: str, disabled: tuple[str, ...]
+) -> None:
     if row.full and not image.is_full():
         pytest.skip("needs the full image")
     everything = ran(place, "strict", disabled)
@@ -111,7 +131,9 @@ def test_attack_gets_what_is_expected_and_nothing_else(row: Attack, place: str, 
 
 @pytest.mark.parametrize("place", ["plain", "container"])
 @pytest.mark.parametrize("row", CHILD_ROWS, ids=[row.id for row in CHILD_ROWS])
-def test_with_children_allowed_an_attack_stays_within_its_own_family(row: Attack, place: str) -> None:
+def test_with_children_allowed_an_attack_stays_within_its_own_family(
+    row: Attack, place: str
+) -> None:
     found = ran(place, "processes", ())[row.id]
     assert _result(found) in (row.processes or row.expect), found["details"]
     _assert_harmless(found)

@@ -20,7 +20,11 @@ Run = Callable[..., Awaitable[SandboxResult]]
 
 def config(**changes: Any) -> SandboxConfig:
     """Return a config for tests with the shared image."""
-    defaults: dict[str, Any] = {"images": {image.TAG: image.built()}, "timeout_s": 10.0, "memory_bytes": 1 << 30}
+    defaults: dict[str, Any] = {
+        "images": {image.TAG: image.built()},
+        "timeout_s": 10.0,
+        "memory_bytes": 1 << 30,
+    }
     return SandboxConfig(**(defaults | changes))
 
 

@@ -35,7 +35,9 @@ def built() -> str:
         return str(interpreter(into))
     packages = "full" if is_full() else "minimal"
     command = [sys.executable, "-m", "service.sandbox.build_image", TAG, "--packages", packages]
-    done = subprocess.run([*command, "--into", str(into)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--into", str(into)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"no grader image: {done.stderr.strip()[-500:]}")
     return str(interpreter(into))

@@ -24,7 +24,9 @@ async def _run_all(disabled: frozenset[str]) -> dict[str, SandboxResult]:
     return results
 
 
-@pytest.fixture(scope="module", params=[(), ("namespaces",)], ids=["best-level", "without-namespaces"])
+@pytest.fixture(
+    scope="module", params=[(), ("namespaces",)], ids=["best-level", "without-namespaces"]
+)
 def results(request: pytest.FixtureRequest) -> dict[str, SandboxResult]:
     import asyncio
 

@@ -37,7 +37,7 @@ async def test_a_traceback_shows_the_graders_own_lines(started: Start) -> None:
     source = "import json\n\ndef helper(x):\n    return json.loads(x)\n\ndef grade(s, i):\n    return helper('{')\n"
     result = await sandbox.run(call(source))
     assert result.outcome == "exception"
-    assert 'File "grader.py", line 7, in grade\n    return helper(\'{\')' in result.details
+    assert "File \"grader.py\", line 7, in grade\n    return helper('{')" in result.details
     assert 'File "grader.py", line 4, in helper' in result.details
     assert result.details.splitlines()[-1].startswith("JSONDecodeError: Expecting property name")
     assert "json/decoder.py" not in result.details
@@ -45,7 +45,9 @@ async def test_a_traceback_shows_the_graders_own_lines(started: Start) -> None:
 
 async def test_output_before_an_exception_is_kept(started: Start) -> None:
     sandbox = await started()
-    result = await sandbox.run(call("def grade(s, i):\n    print('seen')\n    raise ValueError('no')\n"))
+    result = await sandbox.run(
+        call("def grade(s, i):\n    print('seen')\n    raise ValueError('no')\n")
+    )
     assert (result.outcome, result.stdout) == ("exception", "seen\n")
 
 
@@ -59,7 +61,9 @@ async def test_output_before_an_exception_is_kept(started: Start) -> None:
         ("import nothing_like_this\n", "No module named 'nothing_like_this'"),
     ],
 )
-async def test_a_source_that_cannot_grade_says_why(started: Start, source: str, details: str) -> None:
+async def test_a_source_that_cannot_grade_says_why(
+    started: Start, source: str, details: str
+) -> None:
     result = await (await started()).run(call(source))
     assert result.outcome == "exception"
     assert details in result.details
@@ -104,7 +108,9 @@ async def test_a_cancelled_call_is_killed_and_frees_its_slot(started: Start) -> 
     running.cancel()
     result = await asyncio.wait_for(sandbox.run(call(HALF)), 1)
     assert result.value == 0.5
-    assert await asyncio.gather(running, queued, return_exceptions=True) != [None, None]
+    await asyncio.gather(running, queued, return_exceptions=True)
+    assert running.cancelled()
+    assert queued.cancelled()
     assert sandbox.stats().calls["cancelled"] == 2
     assert sandbox.stats().kills == {"cancelled": 1}
 
@@ -174,8 +180,12 @@ async def test_an_unknown_image_names_the_known_ones(started: Start) -> None:
         await sandbox.run(run)
 
 
-@pytest.mark.parametrize("source", ["#" * 300_000, "x = '\ud800'"], ids=["too-long", "lone-surrogate"])
-async def test_a_source_that_cannot_be_sent_is_a_definition_error(started: Start, source: str) -> None:
+@pytest.mark.parametrize(
+    "source", ["#" * 300_000, "x = '\ud800'"], ids=["too-long", "lone-surrogate"]
+)
+async def test_a_source_that_cannot_be_sent_is_a_definition_error(
+    started: Start, source: str
+) -> None:
     sandbox = await started()
     with pytest.raises(DefinitionError):
         await sandbox.run(call(source))
@@ -195,10 +205,15 @@ NUMPY_RANDOM = (
     "source", [RANDOM, NUMPY_RANDOM.format(name="numpy"), NUMPY_RANDOM.format(name="json")],
     ids=["random", "numpy", "numpy-imported-late"],
 )  # fmt: skip
-async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(started: Start, source: str) -> None:
+async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(
+    started: Start, source: str
+) -> None:
     if "numpy" in source and not image.is_full():
         pytest.skip("needs the full image")
-    source = source.replace("import json\ndef grade(s, i):\n    import numpy", "def grade(s, i):\n    numpy = __import__('numpy')\n    import numpy")
+    source = source.replace(
+        "import json\ndef grade(s, i):\n    import numpy",
+        "def grade(s, i):\n    numpy = __import__('numpy')\n    import numpy",
+    )
     values = []
     for _ in range(2):
         sandbox = await started(seeds="fixed")
@@ -207,7 +222,9 @@ async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(started: St
     assert values[0][0] == values[0][1] != values[0][2]
 
 
-@pytest.mark.parametrize("source", [RANDOM, NUMPY_RANDOM.format(name="numpy")], ids=["random", "numpy"])
+@pytest.mark.parametrize(
+    "source", [RANDOM, NUMPY_RANDOM.format(name="numpy")], ids=["random", "numpy"]
+)
 async def test_fresh_seeds_differ_between_calls(started: Start, source: str) -> None:
     if "numpy" in source and not image.is_full():
         pytest.skip("needs the full image")
@@ -241,16 +258,25 @@ async def test_below_the_minimum_it_refuses_and_names_the_layer() -> None:
 
 async def test_without_any_layer_it_is_a_process_and_says_so() -> None:
     nothing = frozenset({"namespaces", "landlock", "seccomp"})
-    sandbox = await start_sandbox(config(disabled_layers=nothing, minimum_level="process", timeout_s=1.0))
+    sandbox = await start_sandbox(
+        config(disabled_layers=nothing, minimum_level="process", timeout_s=1.0)
+    )
     assert isinstance(sandbox, ProcessSandbox)
     assert sandbox.report().level == "process"
     assert sandbox.report().notes
-    good = await sandbox.run(call("def grade(s, i):\n    print(s)\n    return 0.5\n", sample={"a": 1}))
+    good = await sandbox.run(
+        call("def grade(s, i):\n    print(s)\n    return 0.5\n", sample={"a": 1})
+    )
     assert (good.outcome, good.value, good.stdout) == ("value", 0.5, "{'a': 1}\n")
     assert good.diagnostics["isolation"] == "process"
     outcomes = [
         (await sandbox.run(call(source))).outcome
-        for source in (FOREVER, "import os\nos._exit(3)\n", "def grade(:", "def grade(s, i):\n    return ''\n")
+        for source in (
+            FOREVER,
+            "import os\nos._exit(3)\n",
+            "def grade(:",
+            "def grade(s, i):\n    return ''\n",
+        )
     ]
     assert outcomes == ["timeout", "no_result", "exception", "bad_value"]
     await sandbox.close()

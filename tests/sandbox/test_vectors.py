@@ -23,7 +23,12 @@ def _python_runs() -> list[Any]:
     for line in VECTORS.read_text(encoding="utf-8").splitlines():
         vector = json.loads(line)
         grader = vector.get("grader")
-        if vector["call"] == "run" and isinstance(grader, dict) and grader.get("type") == "python" and "skip" not in vector:
+        if (
+            vector["call"] == "run"
+            and isinstance(grader, dict)
+            and grader.get("type") == "python"
+            and "skip" not in vector
+        ):
             rows.append(pytest.param(vector, id=vector["id"]))
     return rows
 
@@ -44,9 +49,11 @@ async def test_vector_gets_its_recorded_reward(vector: dict[str, Any]) -> None:
     finally:
         await sandbox.close()
     assert _reward(result) == pytest.approx(vector["expected"]["reward"], abs=vector["tolerance"])
-    assert (result.outcome == "value" and result.value == result.value) == (vector["expected"]["flag"] is None)  # noqa: PLR0124 - NaN
-    assert image.TAG == vector["grader"]["image_tag"]
+    assert (result.outcome == "value" and result.value == result.value) == (
+        vector["expected"]["flag"] is None
+    )
+    assert vector["grader"]["image_tag"] == image.TAG
 
 
 def _reward(result: SandboxResult) -> float:
-    return result.value if result.value is not None and result.value == result.value else 0.0  # noqa: PLR0124 - NaN
+    return result.value if result.value is not None and result.value == result.value else 0.0

@@ -21,7 +21,7 @@ from service.sandbox.guest import {module}
 
 
 def boot_code(module: str, *arguments: int) -> str:
-    """Return what ``python -c`` needs to run ``main(*arguments)`` of the guest module ``module``."""
+    """Return what ``python -c`` needs to run ``main(*arguments)`` of a guest module."""
     middle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return _BOOT.format(
         outer=os.path.dirname(middle),

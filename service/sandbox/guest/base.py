@@ -1,4 +1,4 @@
-"""The base zygote: the process that is executed, isolates itself, and from which every tier is forked."""
+"""The base zygote: is executed, isolates itself, and forks every tier."""
 
 from __future__ import annotations
 
@@ -12,9 +12,26 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from service.sandbox.guest import bpf, landlock, leaf, lockdown, namespaces, syscalls, warmups, zygote
+from service.sandbox.guest import (
+    bpf,
+    landlock,
+    leaf,
+    lockdown,
+    namespaces,
+    syscalls,
+    warmups,
+    zygote,
+)
 
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
+_LIBRARIES = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/share/zoneinfo",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+)
 _PROGRAMS = ("/bin", "/usr/bin")
 _OOM_SCORE = "800"
 _NICE = 5
@@ -22,7 +39,7 @@ _LOWEST_CONTROL_FD = 16
 
 
 def main(control_fd: int, settings_fd: int) -> None:
-    """Isolate this process as the settings say, report, and fork tiers until the supervisor goes."""
+    """Isolate this process as told, report, and fork tiers until the supervisor goes."""
     control = socket.socket(fileno=control_fd)
     try:
         settings = json.loads(leaf.read_all(settings_fd))
@@ -36,7 +53,10 @@ def main(control_fd: int, settings_fd: int) -> None:
 def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None:
     os.setsid()
     os.nice(_NICE)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
+    ):
         file.write(_OOM_SCORE)
     read_paths = interpreter_paths(settings)
     uid, gid = _identity(settings, read_paths)
@@ -55,7 +75,10 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
             disk_files=settings["disk_files"],
         )
         scratch = namespaces.SCRATCH + "/{slot}"
-        fds = [os.open(scratch.format(slot=i), os.O_RDONLY | os.O_CLOEXEC) for i in range(settings["slots"])]
+        fds = [
+            os.open(scratch.format(slot=i), os.O_RDONLY | os.O_CLOEXEC)
+            for i in range(settings["slots"])
+        ]
     _drop(uid, gid)
     if settings["namespaces"]:  # a change of uid has cleared it
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -71,7 +94,7 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
 
 
 def interpreter_paths(settings: dict[str, Any]) -> list[str]:
-    """Return what user code may read: the interpreter, its packages, shared libraries, time zones."""
+    """Return what user code may read: interpreter, packages, libraries, time zones."""
     standard = os.path.dirname(os.__file__)
     libraries = f"{sys.base_prefix}/lib"
     own = [f"{libraries}/{name}" for name in os.listdir(libraries) if name.startswith("libpython")]
@@ -86,7 +109,8 @@ def interpreter_paths(settings: dict[str, Any]) -> list[str]:
 def _identity(settings: dict[str, Any], read_paths: list[str]) -> tuple[int, int]:
     """Return whose rights graders run with.
 
-    Not root if we are root. Only where the interpreter itself is out of everybody else's reach (a build under
+    Not root if we are root. Only where the interpreter itself is out of everybody else's reach (a
+    build under
     root's home, and no mount namespace to show it in) do we stay uid 0, without any capability.
     """
     if os.geteuid() != 0:
@@ -96,7 +120,9 @@ def _identity(settings: dict[str, Any], read_paths: list[str]) -> tuple[int, int
         return uid, gid
     os.setegid(gid)
     os.seteuid(uid)
-    reachable = all(os.access(path, os.R_OK, effective_ids=True) for path in (read_paths[0], sys.executable))
+    reachable = all(
+        os.access(path, os.R_OK, effective_ids=True) for path in (read_paths[0], sys.executable)
+    )
     os.seteuid(0)
     os.setegid(0)
     return (uid, gid) if reachable else (0, 0)
@@ -114,7 +140,7 @@ def _drop(uid: int, gid: int) -> None:
 
 
 def _continue_as_pid_1(control: socket.socket) -> None:
-    """Fork into the new pid namespace; the outer process only waits, and takes the inner one down with it."""
+    """Fork into the new pid namespace; the outer process waits and takes the inner one along."""
     child = os.fork()
     if child == 0:
         return
@@ -123,7 +149,9 @@ def _continue_as_pid_1(control: socket.socket) -> None:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _prepare(settings: dict[str, Any], read_paths: list[str], scratch: str) -> tuple[lockdown.Lockdown, dict[str, Any]]:
+def _prepare(
+    settings: dict[str, Any], read_paths: list[str], scratch: str
+) -> tuple[lockdown.Lockdown, dict[str, Any]]:
     profile = settings["profile"]
     version = min(landlock.abi(), settings["landlock_abi"])
     ruleset = None
@@ -132,9 +160,13 @@ def _prepare(settings: dict[str, Any], read_paths: list[str], scratch: str) -> t
         ruleset.allow_reading(read_paths)
         for device in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
             ruleset.allow_device(device, landlock.READ_FILE | landlock.WRITE_FILE)
-    program = None
+    programs = None
     if settings["seccomp"]:
-        program = bpf.program(os.uname().machine, profile, landlock=version >= landlock.ABI_TRUNCATE)
+        machine, decided = os.uname().machine, version >= landlock.ABI_TRUNCATE
+        programs = (
+            bpf.zygote_program(machine, profile, landlock=decided),
+            bpf.leaf_program(machine, profile, landlock=decided),
+        )
     limits = lockdown.Limits(
         settings["memory_bytes"],
         settings["disk_bytes"],
@@ -146,18 +178,23 @@ def _prepare(settings: dict[str, Any], read_paths: list[str], scratch: str) -> t
         limits=limits,
         scratch=scratch,
         ruleset=ruleset,
-        program=program,
-        pid_slots=bpf.own_pid_slots(program) if program else (),
+        programs=programs,
     )
     inodes = {
         name: os.stat(f"/proc/self/ns/{name}").st_ino
         for name in ("user", "pid", "net", "ipc", "mnt")
         if os.path.exists(f"/proc/self/ns/{name}")
     }
-    return prepared, {"landlock_abi": version, "seccomp": program is not None, "namespaces": inodes}
+    return prepared, {
+        "landlock_abi": version,
+        "seccomp": programs is not None,
+        "namespaces": inodes,
+    }
 
 
-def _serve(control: socket.socket, prepared: lockdown.Lockdown, settings: dict[str, Any], scratch: str) -> NoReturn:
+def _serve(
+    control: socket.socket, prepared: lockdown.Lockdown, settings: dict[str, Any], scratch: str
+) -> NoReturn:
     for name in ("HOME", "TMPDIR"):
         os.environ[name] = scratch.format(slot="zygote")
     with contextlib.suppress(OSError):
@@ -169,7 +206,9 @@ def _serve(control: socket.socket, prepared: lockdown.Lockdown, settings: dict[s
         poll.poll(1000)
         _collect()
         try:
-            message, fds, _, _ = socket.recv_fds(control, zygote.REQUEST.size, 4, socket.MSG_DONTWAIT)
+            message, fds, _, _ = socket.recv_fds(
+                control, zygote.REQUEST.size, 4, socket.MSG_DONTWAIT
+            )
         except BlockingIOError:
             continue
         if not message:
@@ -185,7 +224,11 @@ def _collect() -> None:
 
 
 def _fork_tier(
-    control: socket.socket, fds: list[int], bits: int, prepared: lockdown.Lockdown, settings: dict[str, Any]
+    control: socket.socket,
+    fds: list[int],
+    bits: int,
+    prepared: lockdown.Lockdown,
+    settings: dict[str, Any],
 ) -> None:
     parent = os.getpid()
     if os.fork():

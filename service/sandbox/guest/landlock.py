@@ -1,6 +1,7 @@
 """File, TCP and signal rules of the kernel's Landlock, for a process without privileges.
 
-A ruleset is built in each leaf from descriptors that the zygote opened: the leaf adds its own scratch and
+A ruleset is built in each leaf from descriptors that the zygote opened: the leaf adds its own
+scratch and
 its own ``/proc/self`` and then shuts the door.
 """
 
@@ -26,6 +27,7 @@ _SCOPES = 3  # abstract unix sockets and signals
 
 READ = READ_FILE | READ_DIR
 ABI_TRUNCATE = 3
+ABI_TCP = 4
 ABI_SCOPES = 6
 
 
@@ -68,17 +70,22 @@ class Ruleset:
         self.version = version
         self._rights = handled(version)
         self._read = (READ | (EXECUTE if may_execute else 0)) & self._rights
-        self._scratch = self._rights & ~(_MAKE_DEVICES | _IOCTL_DEV | (0 if may_execute else EXECUTE))
+        self._scratch = self._rights & ~(
+            _MAKE_DEVICES | _IOCTL_DEV | (0 if may_execute else EXECUTE)
+        )
         self._rules: list[_PathBeneathAttr] = []
-        attr = _RulesetAttr(self._rights, _TCP if version >= 4 else 0, _SCOPES if version >= ABI_SCOPES else 0)
-        size = 8 if version < 4 else 16 if version < ABI_SCOPES else 24
+        attr = _RulesetAttr(
+            self._rights, _TCP if version >= ABI_TCP else 0, _SCOPES if version >= ABI_SCOPES else 0
+        )
+        size = 8 if version < ABI_TCP else 16 if version < ABI_SCOPES else 24
         self._attr, self._size = attr, size
         self._numbers = tuple(
-            syscalls.number(f"landlock_{name}") for name in ("create_ruleset", "add_rule", "restrict_self")
+            syscalls.number(f"landlock_{name}")
+            for name in ("create_ruleset", "add_rule", "restrict_self")
         )
 
     def allow_reading(self, paths: list[str]) -> None:
-        """Allow reading ``paths`` and what is beneath them; those that do not exist are left out."""
+        """Allow reading ``paths`` and what is beneath; those that do not exist are left out."""
         for path in dict.fromkeys(map(os.path.realpath, paths)):
             with contextlib.suppress(OSError):
                 self._rules.append(self._rule(path, self._read))

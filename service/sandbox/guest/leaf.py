@@ -1,7 +1,9 @@
 """One call of one grader, in a process of its own that is already locked down.
 
-Nothing the grader does to its interpreter may change how its result is read: what is needed after user code
-has run is bound before, and only a type and one exact double cross the pipe, beside bounded texts. The frame
+Nothing the grader does to its interpreter may change how its result is read: what is needed after
+user code
+has run is bound before, and only a type and one exact double cross the pipe, beside bounded texts.
+The frame
 is binary (`FRAME`), so that the supervisor never parses anything a grader composed.
 """
 
@@ -64,13 +66,18 @@ class Capture(io.RawIOBase):
 
 def pack(kind: int, value: float, details: bytes, stdout: bytes, stderr: bytes) -> bytes:
     """Return one result frame."""
-    return FRAME.pack(MAGIC, kind, value, len(details), len(stdout), len(stderr)) + details + stdout + stderr
+    return (
+        FRAME.pack(MAGIC, kind, value, len(details), len(stdout), len(stderr))
+        + details
+        + stdout
+        + stderr
+    )
 
 
 def read_all(fd: int) -> bytes:
     """Return the whole content of a memfd, whatever its shared offset is."""
     size = os.fstat(fd).st_size
-    parts = []
+    parts: list[bytes] = []
     while size:
         part = os.pread(fd, size, sum(map(len, parts)))
         if not part:
@@ -90,13 +97,14 @@ def write_frame(frame: bytes) -> None:
 def compile_source(source: bytes) -> bytes:
     """Return the frame that answers a compile call.
 
-    On success its details are the imported top-level names, comma-separated, and its stdout the code object,
+    On success its details are the imported top-level names, comma-separated, and its stdout the
+    code object,
     marshalled, with the source for tracebacks behind it.
     """
     try:
         text = source.decode()
         tree = ast.parse(text, FILENAME)
-        names = set()
+        names: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names.update(alias.name.partition(".")[0] for alias in node.names)
@@ -121,14 +129,14 @@ def prepare_interpreter(scratch: str, seed: int | None) -> None:
         os.environ[name] = scratch
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
-        tempfile.tempdir = None
+        vars(tempfile)["tempdir"] = None
     numpy_random = sys.modules.get("numpy.random")
     if seed is not None:
         random.seed(seed)
         if numpy_random is not None:
             _seed_numpy(numpy_random, seed)
         else:
-            sys.meta_path.insert(0, _SeedOnImport(seed))
+            sys.meta_path.insert(0, _SeedOnImport(seed))  # type: ignore[arg-type]
     elif numpy_random is not None:
         numpy_random.seed()
     gc.enable()
@@ -137,7 +145,7 @@ def prepare_interpreter(scratch: str, seed: int | None) -> None:
 def _seed_numpy(numpy_random: types.ModuleType, seed: int) -> None:
     numpy_random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
     # Unseeded default_rng() and SeedSequence() draw from this name of theirs.
-    sys.modules["numpy.random.bit_generator"].randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
+    sys.modules["numpy.random.bit_generator"].randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]  # noqa: S311
 
 
 class _SeedOnImport:
@@ -146,7 +154,12 @@ class _SeedOnImport:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> object:
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: object = None,  # noqa: ARG002
+    ) -> object:
         """Return numpy.random's own spec with seeding added, None for any other module."""
         if name != "numpy.random":
             return None
@@ -202,7 +215,12 @@ class _Reporter:
 
     def __init__(self, out: Capture, err: Capture, lines: list[str]) -> None:
         self._out, self._err, self._lines = out.kept, err.kept, lines
-        self._pack, self._str, self._type, self._len = pack, builtins.str, builtins.type, builtins.len
+        self._pack, self._str, self._type, self._len = (
+            pack,
+            builtins.str,
+            builtins.type,
+            builtins.len,
+        )
         self._isinstance, self._float, self._int = builtins.isinstance, builtins.float, builtins.int
         self._base_exception, self._memory_error = builtins.BaseException, builtins.MemoryError
         self._overflow = builtins.OverflowError
@@ -221,14 +239,16 @@ class _Reporter:
         isinstance_, exact, type_ = self._isinstance, None, self._type(value)
         try:
             if isinstance_(value, self._float):
-                exact = self._float.__float__(value)
+                exact = self._float.__float__(value)  # type: ignore[arg-type]
             elif isinstance_(value, self._int):
-                exact = self._int.__float__(value)
+                exact = self._int.__float__(value)  # type: ignore[arg-type]
             elif self._is_numpy_number(type_):
                 exact = self._float(value)  # type: ignore[arg-type]
         except self._overflow:
-            return self._frame(BAD_VALUE, 0.0, f"grade returned an {self._name(type_)} too large for a float")
-        except self._base_exception as error:  # noqa: BLE001 - a hostile __float__ may raise anything
+            return self._frame(
+                BAD_VALUE, 0.0, f"grade returned an {self._name(type_)} too large for a float"
+            )
+        except self._base_exception as error:
             return self.raised(error)
         if self._type(exact) is not self._float:
             return self._frame(BAD_VALUE, 0.0, f"grade returned {self._name(type_)}, not a number")
@@ -243,14 +263,14 @@ class _Reporter:
     def _name(self, type_: type) -> str:
         try:
             return self._str(self._type.__dict__["__name__"].__get__(type_))[:100]
-        except self._base_exception:  # noqa: BLE001 - a metaclass may do anything
+        except self._base_exception:
             return "an object"
 
     def raised(self, error: BaseException) -> Callable[[], bytes]:
         kind = MEMORY if self._isinstance(error, self._memory_error) else EXCEPTION
         try:
             message = self._str(error)[:MAX_MESSAGE_CHARS]
-        except self._base_exception:  # noqa: BLE001 - a hostile __str__ may raise anything
+        except self._base_exception:
             message = "<unprintable>"
         name = self._name(self._type(error))
         last = f"{name}: {message}" if message else name
@@ -263,8 +283,14 @@ class _Reporter:
             code = step.tb_frame.f_code
             if code.co_filename == FILENAME:
                 number = step.tb_lineno or 0
-                line = self._lines[number - 1].strip()[:200] if 0 < number <= self._len(self._lines) else ""
-                frames.append(f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n')
+                line = (
+                    self._lines[number - 1].strip()[:200]
+                    if 0 < number <= self._len(self._lines)
+                    else ""
+                )
+                frames.append(
+                    f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n'
+                )
             step = step.tb_next
         if not frames:
             return ""

@@ -1,6 +1,7 @@
-"""The steps by which a freshly forked leaf gives up everything it does not need, in order, all or nothing.
+"""The steps by which a forked leaf gives up all it does not need, in order, all or nothing.
 
-User code runs only after `Lockdown.enter` has returned; any step that fails raises `LockdownError`, and the
+User code runs only after `Lockdown.enter` has returned; any step that fails raises
+`LockdownError`, and the
 leaf reports the step to the supervisor over the zygote's own socket, which user code never sees.
 """
 
@@ -12,7 +13,7 @@ import resource
 import signal
 import sys
 
-from service.sandbox.guest import syscalls
+from service.sandbox.guest import bpf, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from service.sandbox.guest.landlock import Ruleset
 
 _STACK_BYTES = 8 << 20
-# 0-2 are on /dev/null, 3 is the result pipe; the zygote's socket waits here until nothing can fail any more.
+# 0-2 are on /dev/null, 3 is the result pipe; the zygote's socket waits here until nothing can fail
+# any more.
 CONTROL_FD = 4
 _FAMILY_MARGIN = 16
 _FAMILY_NICE = 10
@@ -58,8 +60,10 @@ class Limits:
         cpus: CPUs this process may use.
     """
 
-    def __init__(self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int) -> None:
-        """Keep the limits and the CPUs this process may use; ``max_processes`` is 0 where there are no children."""
+    def __init__(
+        self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int
+    ) -> None:
+        """Keep the limits; ``max_processes`` is 0 where there are no children."""
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
         self.open_files = open_files
@@ -87,15 +91,20 @@ class Limits:
             resource.RLIMIT_STACK: _STACK_BYTES,
         }
         if self.max_processes:
-            # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's count.
-            wanted[resource.RLIMIT_NPROC] = self._uid_processes + _FAMILY_MARGIN * self.max_processes
+            # The kernel counts a uid's tasks on the whole node: only a wall behind the zygote's
+            # count.
+            wanted[resource.RLIMIT_NPROC] = (
+                self._uid_processes + _FAMILY_MARGIN * self.max_processes
+            )
             os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
         for which, value in wanted.items():
             limit = min(value, self._ceilings[which])
             resource.setrlimit(which, (limit, limit))
         if self.cores < len(self.cpus):
             first = slot * self.cores
-            os.sched_setaffinity(0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)})
+            os.sched_setaffinity(
+                0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)}
+            )
 
 
 def address_space_bytes() -> int:
@@ -139,17 +148,25 @@ class Lockdown:
         limits: Limits,
         scratch: str,
         ruleset: Ruleset | None,
-        program: bytes | None,
-        pid_slots: tuple[int, ...],
+        programs: tuple[bytes, bytes] | None,
     ) -> None:
         """Prepare; None leaves a layer out (which the self-test then finds and reports)."""
         self.scratch = scratch
         self._limits = limits
         self._ruleset = ruleset
-        self._filter = syscalls.FilterProgram(program) if program else None
-        self._pid_slots = pid_slots
+        self._filters = tuple(map(syscalls.FilterProgram, programs)) if programs else ()
+        self._pid_slots = bpf.own_pid_slots(programs[1]) if programs else ()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._base_bytes = 0
+
+    def filter_zygote(self) -> None:
+        """Put the long filter on this process and all that it forks.
+
+        Raises:
+            OSError: The kernel refused.
+        """
+        if self._filters:
+            self._filters[0].install()
 
     def measure(self) -> None:
         """Take the zygote's present address space as what is not counted against a leaf."""
@@ -199,15 +216,17 @@ class Lockdown:
 
     def _close_all(self, result_fd: int, control_fd: int) -> None:
         # The two may lie where they are going: lift all above, then lay them down in order.
-        lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD, _LIFT_TO) for fd in (self._null, result_fd, control_fd)]
+        lifted = [
+            fcntl.fcntl(fd, fcntl.F_DUPFD, _LIFT_TO) for fd in (self._null, result_fd, control_fd)
+        ]
         for target, source in enumerate((lifted[0], lifted[0], lifted[0], lifted[1], lifted[2])):
             os.dup2(source, target, inheritable=False)
         os.closerange(CONTROL_FD + 1, _HIGHEST_FD)
 
     def _install_filter(self) -> None:
-        if self._filter is None:
+        if not self._filters:
             return
         pid = os.getpid()
         for index in self._pid_slots:
-            self._filter.patch(index, pid)
-        self._filter.install()
+            self._filters[1].patch(index, pid)
+        self._filters[1].install()

@@ -1,7 +1,9 @@
-"""A private view of the machine for the zygotes: own mounts, pids, network, IPC and (unprivileged) users.
+"""A private view of the machine for the zygotes: mounts, pids, network, IPC and users.
 
-Built once, around the base zygote. The new root holds the interpreter's folders read-only, a few devices, an
-own ``/proc`` and one size-limited tmpfs per slot, and nothing else, so that not even the existence of other
+Built once, around the base zygote. The new root holds the interpreter's folders read-only, a few
+devices, an
+own ``/proc`` and one size-limited tmpfs per slot, and nothing else, so that not even the existence
+of other
 files shows. Containers usually refuse this; the zygote is then started again without it.
 """
 
@@ -21,12 +23,20 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x20000000,
     0x40000000,
 )
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 32, 4096, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = (
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 _MNT_DETACH = 2
 _MOUNT_ATTR_RDONLY = 1
 _AT_RECURSIVE = 0x8000
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_PASSWD = "root:x:0:0::/:/bin/false\ngrader:x:{uid}:{gid}::/:/bin/false\n"
+_USERS = "root:x:0:0::/:/bin/false\ngrader:x:{uid}:{gid}::/:/bin/false\n"
 
 SCRATCH = "/scratch"
 
@@ -43,14 +53,16 @@ def _check(what: str, result: int) -> None:
         raise NamespaceError(msg)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+def _mount(
+    source: str, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
     arguments = [value.encode() if value is not None else None for value in (source, target, kind)]
     data = options.encode() if options is not None else None
     _check(f"mount {target}", _libc.mount(*arguments, ctypes.c_ulong(flags), data))
 
 
 def unshare() -> None:
-    """Enter new namespaces; with a user namespace only where we are not root, mapping us onto ourselves.
+    """Enter new namespaces; a user namespace only where we are not root, as ourselves.
 
     Raises:
         NamespaceError: Refused here.
@@ -59,7 +71,11 @@ def unshare() -> None:
     users = _NEWUSER if uid else 0
     _check("unshare", _libc.unshare(users | _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET))
     if users:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
             try:
                 with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                     file.write(text)
@@ -69,7 +85,14 @@ def unshare() -> None:
 
 
 def build_root(
-    base: str, read_paths: list[str], *, slots: int, uid: int, gid: int, disk_bytes: int, disk_files: int
+    base: str,
+    read_paths: list[str],
+    *,
+    slots: int,
+    uid: int,
+    gid: int,
+    disk_bytes: int,
+    disk_files: int,
 ) -> None:
     """Move this process (pid 1 of its namespace) into a root that holds only what graders need.
 
@@ -96,7 +119,7 @@ def build_root(
             _show(base, device)
     os.makedirs(f"{base}/etc", exist_ok=True)
     with open(f"{base}/etc/passwd", "w", encoding="ascii") as passwd:
-        passwd.write(_PASSWD.format(uid=uid, gid=gid))
+        passwd.write(_USERS.format(uid=uid, gid=gid))
     options = f"mode=700,uid={uid},gid={gid},size={disk_bytes},nr_inodes={disk_files}"
     for name in (*map(str, range(slots)), "zygote"):
         target = f"{base}{SCRATCH}/{name}"
@@ -127,7 +150,12 @@ def _read_only(target: str) -> None:
     attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
     try:
         syscalls.call(
-            "mount_setattr", -100, target.encode(), _AT_RECURSIVE, ctypes.byref(attributes), ctypes.sizeof(attributes)
+            "mount_setattr",
+            -100,
+            target.encode(),
+            _AT_RECURSIVE,
+            ctypes.byref(attributes),
+            ctypes.sizeof(attributes),
         )
     except OSError as error:
         msg = f"read-only {target}: {error}"

@@ -1,4 +1,4 @@
-"""One call in a fresh interpreter, for the ``process`` level: request on stdin, frame on the old stdout."""
+"""One call in a fresh interpreter: request on stdin, frame on the old stdout."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def _answer(source: bytes, payload: bytes, settings: dict[str, int]) -> bytes:
         return compiled
     start = leaf.FRAME.size + details
     leaf.prepare_interpreter(os.getcwd(), settings["seed"])
-    return leaf.run_grader(compiled[start : start + stdout], payload, settings["max_output_bytes"])()
+    return leaf.run_grader(
+        compiled[start : start + stdout], payload, settings["max_output_bytes"]
+    )()
 
 
 def _limit(settings: dict[str, int]) -> None:

@@ -110,11 +110,13 @@ class FilterProgram:
 
 
 def drop_bounding_set() -> None:
-    """Make sure that nothing executed from here on gains a capability, also as uid 0; comes before the uid drops."""
+    """Let nothing executed from here on gain a capability; comes before the uid drops."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # EINVAL past the last one, EPERM without CAP_SETPCAP: then there is nothing to give up
+        except (
+            OSError
+        ):  # EINVAL past the last one, EPERM without CAP_SETPCAP: then there is nothing to give up
             break
     with contextlib.suppress(PermissionError):
         prctl(PR_SET_SECUREBITS, _SECUREBITS_ROOT_IS_NOBODY)

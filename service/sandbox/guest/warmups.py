@@ -1,6 +1,7 @@
-"""The packages a tier may hold: how each is imported and warmed up before anything is forked from it.
+"""The packages a tier may hold: how each is imported and warmed up before the first fork.
 
-A warm-up runs one fixed, trusted piece of work, so that caches that every grader would fill (sympy's
+A warm-up runs one fixed, trusted piece of work, so that caches that every grader would fill
+(sympy's
 simplifier, NLTK's stemmer) are filled once; it may not depend on any call.
 """
 
@@ -14,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Order matters twice: it is the bit order of a tier's set, and cheap packages come first. Append only.
+# Order matters twice: it is the bit order of a tier's set, and cheap packages come first. Append
+# only.
 PACKAGES = (
     "numpy",
     "rapidfuzz",
@@ -110,7 +112,9 @@ def _warm_sympy() -> None:
 
 def _warm_rouge() -> None:
     scorer = importlib.import_module("rouge_score.rouge_scorer")
-    scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score("the running cat", "a cat runs")
+    scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score(
+        "the running cat", "a cat runs"
+    )
 
 
 def _warm_pandas() -> None:

@@ -1,7 +1,9 @@
-"""The zygotes: a base that imported nothing, and tiers that imported packages, warm and waiting to fork.
+"""The zygotes: a base that imported nothing, and tiers with packages, waiting to fork.
 
-A zygote never sees a grader's source or a sample: control messages are fixed-size integers, and source,
-code and payload pass through it as descriptors that only the forked leaf reads. Messages, one datagram each
+A zygote never sees a grader's source or a sample: control messages are fixed-size integers, and
+source,
+code and payload pass through it as descriptors that only the forked leaf reads. Messages, one
+datagram each
 on a ``SOCK_SEQPACKET`` pair:
 
 ==========  =========  ====================================================================
@@ -56,7 +58,9 @@ class _Leaf:
 class Tier:
     """Forks leaves on request until its socket closes."""
 
-    def __init__(self, control: socket.socket, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
+    def __init__(
+        self, control: socket.socket, lockdown: Lockdown, settings: dict[str, int | str]
+    ) -> None:
         """Serve ``control``, locking leaves down with ``lockdown``."""
         self._control = control
         self._lockdown = lockdown
@@ -92,10 +96,19 @@ class Tier:
         if operation == NICE:
             self._renice(call_id, number)
         else:
-            self._fork(operation, call_id, slot, number, int.from_bytes(seed, "big") if seeded else None, fds)
+            self._fork(
+                operation,
+                call_id,
+                slot,
+                number,
+                int.from_bytes(seed, "big") if seeded else None,
+                fds,
+            )
         return True
 
-    def _fork(self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]) -> None:
+    def _fork(
+        self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]
+    ) -> None:
         pid = 0
         try:
             pid = os.fork()
@@ -158,7 +171,7 @@ class Tier:
 
     @staticmethod
     def _end_family(leader: int) -> None:
-        """Kill and collect the rest of a process group, while its dead leader still keeps the number."""
+        """Kill and collect the rest of a group, while its dead leader still keeps the number."""
         until = time.monotonic() + _LEFTOVERS_S
         while time.monotonic() < until:
             with contextlib.suppress(ProcessLookupError):
@@ -174,7 +187,10 @@ class Tier:
     def _watch_families(self) -> None:
         for running in self._leaves.values():
             family = _family(running.pid)
-            if len(family) > self._max_processes or sum(size for _, size in family) > self._max_memory_bytes:
+            if (
+                len(family) > self._max_processes
+                or sum(size for _, size in family) > self._max_memory_bytes
+            ):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
 
@@ -189,7 +205,7 @@ class Tier:
 
 
 def _family(leader: int) -> list[tuple[int, int]]:
-    """Return pid and resident bytes of every process in the group of ``leader``, the leader included."""
+    """Return pid and resident bytes of every process in the group of ``leader``."""
     members = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -204,8 +220,10 @@ def _family(leader: int) -> list[tuple[int, int]]:
     return members
 
 
-def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]) -> None:
-    """Import the packages of ``bits``, report, and fork leaves until the supervisor closes the socket."""
+def serve_tier(
+    control: socket.socket, bits: int, lockdown: Lockdown, settings: dict[str, int | str]
+) -> None:
+    """Import the packages of ``bits``, report, and fork leaves until the socket closes."""
     started = time.monotonic()
     for module in warmups.EVERYWHERE:
         importlib.import_module(module)
@@ -224,7 +242,12 @@ def serve_tier(control: socket.socket, bits: int, lockdown: Lockdown, settings: 
     gc.freeze()
     gc.disable()
     lockdown.measure()
-    facts = {"packages": names, "ready_s": time.monotonic() - started, "rss_bytes": _resident_bytes()}
+    lockdown.filter_zygote()
+    facts = {
+        "packages": names,
+        "ready_s": time.monotonic() - started,
+        "rss_bytes": _resident_bytes(),
+    }
     control.send(REPLY.pack(READY, 0, 0, 0, 0) + json.dumps(facts).encode())
     Tier(control, lockdown, settings).serve()
 
