@@ -11,7 +11,6 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
-from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin, SwaggerRenderPlugin
@@ -32,6 +31,7 @@ from service.edge import Edge
 from service.endpoints import health, openai_compat, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
+from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
 from service.problems import handle
@@ -89,7 +89,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         if settings.access_log and settings.log_level in {"debug", "info"}
         else None
     )
-    app = Litestar(
+    app = LeanApp(
         route_handlers=[
             *openai_compat.routers(),
             scores.router(),

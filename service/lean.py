@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
@@ -27,6 +29,14 @@ _decoders: dict[
 
 class ClientGoneError(Exception):
     """The client closed the connection; there is nobody to answer."""
+
+
+class LeanApp(Litestar):
+    """Leaves out the plugins for pydantic and attrs: nothing here uses what is slow to import."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
 
 
 class LeanRequest(Request[Any, Any, State]):
