@@ -106,7 +106,10 @@ def build_adapters(settings: Settings) -> Adapters:
     Raises:
         AdapterError: The settings name something that cannot be used.
     """
-    store = open_store(StoreConfig(url=settings.redis_url or None))
+    try:
+        store = open_store(StoreConfig(url=settings.redis_url or None))
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
     judge = _judge(settings, store)
     sandbox = LateSandbox(settings)
     return Adapters(
