@@ -17,7 +17,6 @@ import pytest
 
 from graders.ports import Ports
 from graders.registry import BrokenDefinitionsError
-from service.adapters import find_wordnet
 from service.app import _refresh, app_from_environment, create_app
 from service.definitions import Definitions
 from service.edge import Edge
@@ -204,11 +203,6 @@ class TestStart:
             root.setLevel(level)
         assert definitions_of(app).registry.names() == ["coded", "exact"]
         assert app._log is not None
-
-    def test_wordnet_that_is_nowhere_is_explained(self, tmp_path: Path) -> None:
-        wordnet, hint = find_wordnet(str(tmp_path))
-        assert wordnet is None
-        assert "WordNet" in hint
 
 
 class TestProcess:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -288,10 +291,6 @@ class TestSeveralWorkers:
         self, tmp_path: Path, definitions: Path
     ) -> None:
         """prometheus-client reads the directory at import, so each worker is a process."""
-        import os
-        import subprocess
-        import sys
-
         program = (
             "import sys; from service.metrics import Metrics, MULTIPROCESS_DIR; import os\n"
             "m = Metrics(multiprocess_dir=os.environ[MULTIPROCESS_DIR])\n"
@@ -315,6 +314,16 @@ class TestSeveralWorkers:
         assert [metric(text, series) for text in texts] == [2, 4]
         assert [metric(text, "gradekeeper_definitions") for text in texts] == [5, 5]
         assert metric(texts[1], "gradekeeper_requests_in_flight") == 3
+
+    def test_an_empty_directory_is_an_empty_scrape(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        series = Metrics(multiprocess_dir=str(tmp_path))
+        assert series.exposition()[0] == b""
+        (tmp_path / f"gauge_livesum_{os.getpid()}.db").touch()
+        series.mark_stopped()
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestLogs:
