@@ -152,6 +152,7 @@ class RowDecoders:
             [("item", item, msgspec.field(default_factory=dict))],
             bases=(ScoreRequest,),
             frozen=True,
+            gc=False,  # what is decoded from JSON has no cycles
             kw_only=True,
             forbid_unknown_fields=True,
         )
