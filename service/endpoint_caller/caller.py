@@ -118,14 +118,15 @@ class HttpEndpointCaller:
             OverloadedError: The definition's ``rate_limit`` has no place soon enough.
         """
         config = self._config
-        host = urlsplit(call.url).hostname or ""
+        host = _host(call.url)
         _check_headers(call.headers, host)
         trace_id = f"trace_{secrets.token_hex(16)}"
         body = _encode({**call.body, "trace_id": trace_id})
         if len(body) > config.max_request_bytes:
             message = f"the request has {len(body)} bytes; {config.max_request_bytes} are allowed"
             raise InputTooLongError(message)
-        for attempt in range(config.retries + 1):
+        attempt = 0
+        while True:
             await self._wait_for_place(call, host)
             try:
                 return await self._attempt(call, host, body)
@@ -140,7 +141,7 @@ class HttpEndpointCaller:
                     _log(failure.error, host, trace_id, attempt + 1)
                     raise failure.error from failure.__cause__
             await self._sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
     async def _wait_for_place(self, call: EndpointCall, host: str) -> None:
         if call.rate_limit is None:
@@ -191,6 +192,22 @@ class HttpEndpointCaller:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
+
+
+def _host(url: str) -> str:
+    """Return the host that messages and logs name.
+
+    Raises:
+        EndpointUnavailableError: The URL is no absolute http or https URL.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = "the endpoint's URL is no http or https URL"
+        raise EndpointUnavailableError(message, retryable=False, kind="invalid_url")
+    return parts.hostname
 
 
 def _check_headers(headers: Mapping[str, str], host: str) -> None:

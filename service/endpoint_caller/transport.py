@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from service.endpoint_caller.addresses import AddressRule
@@ -82,22 +82,18 @@ class HttpTransport:
         await self._session.close()
 
 
-class _CheckedResolver(AbstractResolver):
+class _CheckedResolver(ThreadedResolver):
     """Resolves names; a name with one address that may not be reached is refused whole."""
 
     def __init__(self, rule: AddressRule) -> None:
+        super().__init__()
         self._rule = rule
-        self._resolver = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of ``host``."""
-        results = await self._resolver.resolve(host, port, family)
+        results = await super().resolve(host, port, family)
         for result in results:
             self._rule.check(result["host"])
         return results
-
-    async def close(self) -> None:
-        """Close the resolver."""
-        await self._resolver.close()
