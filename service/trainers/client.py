@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from ssl import SSLCertVerificationError
 
 from service.backoff import pause_s, retry_after_s
 from service.trainers.connections import Call, Connections
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 _MAX_BATCH_BYTES = 8 * 1024 * 1024
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 256 * 1024
+_KEPT = 256
 _FIRST_PAUSE_S = 0.25
 _MOST_PAUSE_S = 10.0
 _OK, _TOO_LARGE = 200, 413
@@ -52,9 +55,17 @@ class Client:
     """A scorer on a server; see `reward.Scorer`."""
 
     def __init__(self, source: Source) -> None:
-        """Connect on first use."""
+        """Connect on first use.
+
+        Raises:
+            RefusedError: ``ca_file`` cannot be used.
+        """
         self.source = source
-        self._connections = Connections(source.url, keep=256, ca_file=source.ca_file)
+        try:
+            self._connections = Connections(source.url, keep=_KEPT, ca_file=source.ca_file)
+        except OSError as error:
+            raise RefusedError(f"ca_file cannot be used: {error}", "invalid_settings") from error
+        weakref.finalize(self, self._connections.forget)
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if source.key:
@@ -139,6 +150,8 @@ class Client:
         body = b'{"rows":[' + b",".join(rows) + b"]}"
         try:
             status, header, answer = self._post(body, call)
+        except SSLCertVerificationError as error:
+            raise RefusedError(f"{self.source.url}: {error.verify_message}", "tls") from error
         except (OSError, HTTPException) as error:
             reason = f"no answer from {self.source.url}: {type(error).__name__}"
             raise _TryAgainError(reason) from error
@@ -204,6 +217,9 @@ def _read(connection: HTTPConnection, response: HTTPResponse, call: Call) -> byt
         if size > _MAX_ANSWER_BYTES:
             raise HTTPException("the answer is too large")
         _bound(connection, call)
+    if response.length:
+        raise HTTPException("the answer was cut off")
+    response.read()  # nothing is left; ends the answer, so that the connection can be used again
     return b"".join(parts)
 
 

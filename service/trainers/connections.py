@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
 
@@ -64,17 +63,17 @@ class Connections:
     """Connections to one server."""
 
     def __init__(self, url: str, *, keep: int, ca_file: str | None = None) -> None:
-        """Keep at most ``keep`` idle ones."""
+        """Keep at most ``keep`` idle ones.
+
+        Raises:
+            OSError: ``ca_file`` cannot be read or holds no certificates.
+        """
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port
-        self._secure = parts.scheme == "https"
-        self._ca_file = ca_file
+        secure = parts.scheme == "https"
+        self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
         self._idle: deque[tuple[int, HTTPConnection]] = deque(maxlen=keep)
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self._ca_file)
 
     def take(self) -> tuple[HTTPConnection, bool]:
         """Return a connection and whether it was used before."""
@@ -91,12 +90,12 @@ class Connections:
         self._idle.append((os.getpid(), connection))
 
     def forget(self) -> None:
-        """Close every idle connection: one of them turned out to be dead."""
+        """Close every idle connection."""
         with suppress(IndexError):
             while True:
                 self._idle.pop()[1].close()
 
     def _new(self) -> HTTPConnection:
-        if self._secure:
+        if self._tls is not None:
             return HTTPSConnection(self._host, self._port, context=self._tls)
         return HTTPConnection(self._host, self._port)
