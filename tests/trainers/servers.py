@@ -56,7 +56,8 @@ def gradekeeper(folder: Path) -> Iterator[str]:
     for name in DEFINITIONS:
         (folder / name).mkdir()
         (folder / name / "1.json").write_text(json.dumps(definition(name)))
-    listener = socket.create_server(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -68,12 +69,8 @@ def gradekeeper(folder: Path) -> Iterator[str]:
     }
     command = [sys.executable, "-m", "uvicorn", "service.app:app_from_environment", "--factory"]
     process = subprocess.Popen(
-        [*command, "--fd", str(listener.fileno()), "--log-level", "error"],
-        env=environment,
-        pass_fds=[listener.fileno()],
+        [*command, "--port", str(port), "--log-level", "error"], env=environment
     )
-    port = listener.getsockname()[1]
-    listener.close()
     try:
         _wait_until_healthy(port, process)
         yield f"http://127.0.0.1:{port}"
