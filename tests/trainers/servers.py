@@ -65,6 +65,7 @@ def gradekeeper(folder: Path) -> Iterator[str]:
         "GRADEKEEPER_DEFINITIONS": str(folder),
         "GRADEKEEPER_BUNDLED_DEFINITIONS": "false",
         "GRADEKEEPER_LOG_LEVEL": "error",
+        "GRADEKEEPER_SANDBOX": "off",
         "GRADEKEEPER_MAX_BATCH_ROWS": "100",
     }
     command = [sys.executable, "-m", "uvicorn", "service.app:app_from_environment", "--factory"]
