@@ -16,7 +16,7 @@ import pytest
 from service.trainers import verl as adapter
 from service.trainers.errors import UnavailableError, UngradedError
 from tests.compat.trainer_code import loaded, need, stand_in
-from tests.trainers.servers import definition
+from tests.trainers.servers import ROOT, definition, flaky, good
 
 need("verl", "omegaconf", "torch", "transformers")
 
@@ -140,3 +140,18 @@ async def test_the_rate_limited_manager_makes_a_failure_zero(verl: Any, config: 
     given = await manager.run_single(Data("Paris"))
     assert given["reward_score"] == 0.0
     assert "server_unavailable" in given["reward_extra_info"]["error"]
+
+
+async def test_the_documented_flags_work(verl: Any) -> None:
+    import re
+
+    from omegaconf import OmegaConf
+
+    page = (ROOT / "docs" / "trainers.md").read_text("utf-8")
+    flags = re.findall(r"(reward\.custom_reward_function\.[\w.]+=(?:{[^}]+}|[^\s'\\]+))", page)
+    settings = OmegaConf.from_dotlist(flags)
+    with flaky(good) as server:
+        settings.reward.custom_reward_function.reward_kwargs.url = server.url
+        manager = verl.manager("naive")(settings, Tokenizer("Paris"), verl.function(settings))
+        assert (await manager.run_single(Data("Paris")))["reward_score"] == 5.0
+    assert server.bodies[0]["rows"][0]["item"] == {"answer": "Paris"}

@@ -63,7 +63,6 @@ def gradekeeper(folder: Path) -> Iterator[str]:
         "PYTHONPATH": str(ROOT),
         "GRADEKEEPER_API_KEY": KEY,
         "GRADEKEEPER_DEFINITIONS": str(folder),
-        "GRADEKEEPER_BUNDLED_DEFINITIONS": "false",
         "GRADEKEEPER_LOG_LEVEL": "error",
         "GRADEKEEPER_SANDBOX": "off",
         "GRADEKEEPER_MAX_BATCH_ROWS": "100",
