@@ -272,7 +272,8 @@ class Child:
 
     def events(self) -> list[dict[str, Any]]:
         """Return what it has logged."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        complete, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line) for line in complete.splitlines()]
 
     def logged(self, event: str) -> bool:
         """Return whether it has logged ``event``."""
