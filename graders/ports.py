@@ -189,6 +189,8 @@ class EndpointCaller(Protocol):
 
         Raises:
             EndpointUnavailableError: No 2xx answer after the adapter's own retries and limits.
+            InputTooLongError: The request is larger than the adapter sends.
+            OverloadedError: Too many calls wait for the endpoint's rate limit.
         """
         ...
 

@@ -21,6 +21,7 @@ from graders.building import Options
 from graders.errors import SandboxUnavailableError
 from graders.metrics import WordNet, WordNetNotFoundError
 from graders.ports import Ports, SandboxResult, SandboxRun
+from service.endpoint_caller import EndpointConfig, HttpEndpointCaller
 from service.judge import BudgetConfig, JudgeConfig, OpenAIJudge, load_routes
 from service.logs import event
 from service.sandbox import (
@@ -55,6 +56,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
         judge: Also under ``ports``; with its statistics.
         store: What the replicas share.
         sandbox: Also under ``ports``; with its statistics.
+        endpoint: Also under ``ports``.
     """
 
     ports: Ports
@@ -62,6 +64,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
     judge: OpenAIJudge
     store: Store
     sandbox: LateSandbox
+    endpoint: HttpEndpointCaller
 
 
 def definition_directories(settings: Settings) -> list[Path]:
@@ -112,10 +115,12 @@ def build_adapters(settings: Settings) -> Adapters:
         raise AdapterError(str(error)) from error
     judge = _judge(settings, store)
     sandbox = LateSandbox(settings)
+    endpoint = _endpoint_caller(settings)
     return Adapters(
         ports=Ports(
             judge=judge,
             embedder=judge,
+            endpoint=endpoint,
             sandbox=None if settings.sandbox == "off" else sandbox,
         ),
         checks={
@@ -126,6 +131,7 @@ def build_adapters(settings: Settings) -> Adapters:
         judge=judge,
         store=store,
         sandbox=sandbox,
+        endpoint=endpoint,
     )
 
 
@@ -144,6 +150,7 @@ async def running(adapters: Adapters) -> AsyncIterator[Adapters]:
     finally:
         await adapters.sandbox.close()
         await adapters.judge.close()
+        await adapters.endpoint.close()
         await adapters.store.close()
 
 
@@ -162,6 +169,20 @@ def _judge(settings: Settings, store: Store) -> OpenAIJudge:
         return OpenAIJudge(config, routes, store)
     except ValueError as error:  # RoutesError and RecordingError are kinds of it
         raise AdapterError(str(error)) from error
+
+
+def _endpoint_caller(settings: Settings) -> HttpEndpointCaller:
+    networks = [part.strip() for part in settings.endpoint_allowed_networks.split(",")]
+    try:
+        return HttpEndpointCaller(
+            EndpointConfig(
+                timeout_s=settings.endpoint_timeout_s,
+                concurrency=settings.endpoint_concurrency,
+                allowed_networks=tuple(part for part in networks if part),
+            )
+        )
+    except ValueError as error:
+        raise AdapterError(f"GRADEKEEPER_ENDPOINT_ALLOWED_NETWORKS: {error}") from error
 
 
 def _budgets(file: str) -> BudgetConfig:

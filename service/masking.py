@@ -10,27 +10,28 @@ from typing import Any
 
 import msgspec
 
+from graders.sample import JsonValue
+
 MASK = "**********"  # as the hosted service echoes header values
 
 
 def masked(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the grader JSON ``document`` with every header value hidden; itself without any."""
-    hidden: dict[str, Any] = {}
-    headers = document.get("headers")
-    if document.get("type") == "endpoint" and headers:
-        hidden["headers"] = dict.fromkeys(headers, MASK) if isinstance(headers, dict) else MASK
-    parts = document.get("graders")
-    if isinstance(parts, dict):
-        shown: Any = {
-            key: masked(part) if isinstance(part, dict) else part for key, part in parts.items()
-        }
-    elif isinstance(parts, list):  # read as a map, but stored as it was posted
-        shown = [masked(part) if isinstance(part, dict) else part for part in parts]
-    else:
-        shown = parts
-    if shown != parts:
-        hidden["graders"] = shown
-    return {**document, **hidden} if hidden else document
+    """Return JSON with the header values of all graders in it hidden; itself without any."""
+    shown: dict[str, Any] = _masked(document)
+    return shown
+
+
+def _masked(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        parts = [_masked(part) for part in value]
+        return parts if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+    if not isinstance(value, dict):
+        return value
+    shown = {key: _masked(part) for key, part in value.items()}
+    headers = value.get("headers")
+    if value.get("type") == "endpoint" and headers:
+        shown["headers"] = dict.fromkeys(headers, MASK) if isinstance(headers, dict) else MASK
+    return shown if any(shown[key] is not part for key, part in value.items()) else value
 
 
 def masked_text(document: bytes) -> bytes:

@@ -26,6 +26,7 @@ _GROUPS = {
     "response_profile": "Grading",
     "sandbox": "Python graders",
     "judge_routes_file": "Judges",
+    "endpoint_timeout_s": "Endpoint graders",
     "max_body_bytes": "Limits",
     "log_level": "Operations",
 }
@@ -235,6 +236,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     embedding_model: Annotated[str, Meta(description="Model behind the metric `cosine`.")] = (
         "text-embedding-3-large"
     )
+
+    endpoint_timeout_s: Annotated[
+        float, Meta(gt=0, description="Seconds one attempt to call an endpoint grader may take.")
+    ] = 600.0
+    endpoint_concurrency: Annotated[
+        int, Meta(ge=1, description="Calls of endpoint graders under way at once.")
+    ] = 64
+    endpoint_allowed_networks: Annotated[
+        str,
+        Meta(
+            description="Private networks that endpoint graders may call, separated by `,` "
+            "(`10.1.0.0/16`); public addresses are always allowed."
+        ),
+    ] = ""
 
     max_body_bytes: Annotated[
         int,

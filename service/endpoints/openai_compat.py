@@ -20,6 +20,7 @@ from service.endpoints.documented import openai_errors
 from service.grading import total_usage, unless_gone
 from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, direct
+from service.masking import masked
 from service.services import Services
 from service.terms import terms
 from service.wire import RunMetadata, RunRequest, RunResponse, ValidateRequest, ValidateResponse
@@ -65,7 +66,7 @@ async def validate(request: LeanRequest, data: JSONBody[ValidateRequest]) -> Val
     """Return the posted grader as understood, its name filled in, or why it is none."""
     services: Services = request.app.state.services
     grader = services.adhoc.compile(bytes(data.grader), "validate")
-    document = grader.document
+    document = masked(grader.document)
     if grader.grader.name is None:
         document = {**document, "name": _generated_name()}
     return ValidateResponse(grader=document)

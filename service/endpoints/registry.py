@@ -13,6 +13,7 @@ from graders.export import Form, Hyperparameters, Job, Target, export
 from graders.registry import Definition
 from service.endpoints.documented import problems
 from service.endpoints.scores import Name, Version, reference
+from service.masking import masked, masked_text
 from service.services import Services
 from service.wire import (
     DefinitionResponse,
@@ -107,7 +108,7 @@ async def get_version(
         **reference(definition),
         description=definition.description,
         labels=_labels(services, definition),
-        definition=msgspec.Raw(definition.document),
+        definition=msgspec.Raw(masked_text(definition.document)),
         lint=list(definition.grader.warnings),
         examples=definition.examples(),
     )
@@ -156,7 +157,7 @@ async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a 
         digest=definition.digest,
         target=target,
         form=form,
-        body=exported.body,
+        body=masked(exported.body),
         left_out=list(exported.left_out),
     )
     return Response(answer, headers=_etag(definition))
