@@ -68,6 +68,7 @@ def service(**settings: str) -> Iterator[Server]:
             **settings,
         }
         with gradekeeper(ours) as server:
+            server.settle()
             yield server
 
 
