@@ -49,7 +49,8 @@ serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## ser
 	@exec $(BIN)/gradekeeper serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
 
 test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## run every test; branch coverage 100 % of graders, 95 % of service
-	@$(BIN)/pytest -n $(TEST_WORKERS) --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/pytest -m serial --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	@status=0; \
 	$(BIN)/coverage report --include='graders/*' --fail-under=100 || status=1; \
 	$(BIN)/coverage report --include='service/*' --fail-under=95 || status=1; \

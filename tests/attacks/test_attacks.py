@@ -16,6 +16,7 @@ from tests.sandbox import image
 
 pytestmark = [
     pytest.mark.attack,
+    pytest.mark.serial,
     pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's"),
     pytest.mark.skipif(

@@ -14,7 +14,7 @@ from tests.fakes_upstream import Upstream, completion, error
 from tests.judge.worker import Job
 from tests.stores.server import RedisServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.serial]
 ROOT = Path(__file__).parents[2]
 
 

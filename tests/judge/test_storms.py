@@ -17,7 +17,7 @@ from tests.judge.calls import call
 from tests.judge.conftest import MakeJudge
 from tests.stores.server import RedisServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.serial]
 
 
 def truth(text: str) -> str:
