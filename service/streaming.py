@@ -185,6 +185,9 @@ class Stream(ASGIResponse):
             return self._grader.unreadable(message, index)
         try:
             row = decode(self._decoder, line)
+            if row.group is not None:
+                message = "a stream has no groups, which need all of their rows; send a JSON batch"
+                return self._grader.unreadable(message, index)
             return row.item, sample_of(row)
         except ClientException as error:
             return self._grader.unreadable(error.detail, index)
