@@ -75,7 +75,7 @@ DIALECT = Dialect(
         contract.sample_path("`response`"),
         contract.on_grader_failure("error", "zero"),
     ),
-    on_error="not published; a reward that is not clipped to [-1, 1] is never invented",
+    on_error="what Google does then is not published",
     example={
         "example": {
             "contents": [{"role": "user", "parts": [{"text": "Capital of France?"}]}],

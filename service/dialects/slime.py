@@ -35,7 +35,7 @@ def reply(graded: Graded) -> Any:  # noqa: ANN401 - JSON
     (result,) = graded.results
     if graded.options.chosen["reply"] == "number":
         return result.reward
-    return {"reward": result.reward, "ok": result.ok, **(result.sub_rewards or {})}
+    return {**(result.sub_rewards or {}), "reward": result.reward, "ok": result.ok}
 
 
 DIALECT = Dialect(

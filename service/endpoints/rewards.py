@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from litestar import Router, get, post
@@ -19,6 +19,7 @@ from graders.errors import BudgetExceededError, Finding, OverloadedError, Upstre
 from graders.registry import Definition
 from service.dialects import DIALECTS, Dialect, mapping, nemo_gym, roll
 from service.dialects.contract import Graded, Options, ParameterError, Reading, Row
+from service.dialects.refusing import Refusal, refusal
 from service.endpoints.documented import takes_json
 from service.endpoints.scores import Name, Version
 from service.grading import RowGrader, unless_gone
@@ -26,13 +27,9 @@ from service.jobs import Endings
 from service.lean import LeanRequest, LeanResponse, decode
 from service.problems import NotAvailableError, UngradedError
 from service.services import Services
-from service.wire import RowError, RowResult
+from service.wire import RowResult
 
 _CACHED_URLS = 256
-_RAISED: dict[str, type[UpstreamError]] = {
-    OverloadedError.code: OverloadedError,
-    BudgetExceededError.code: BudgetExceededError,
-}
 _encode = msgspec.json.Encoder().encode
 _ENDINGS = Endings(
     running=_encode(roll.RUNNING), timed_out=_encode(roll.TIMED_OUT), broken=_encode(roll.BROKEN)
@@ -90,33 +87,26 @@ async def _graded(
         grader.close()
 
 
-def _refuse(dialect: Dialect, options: Options, results: Sequence[RowResult]) -> None:
-    """Raise what the URL calls an error; something outside that failed comes first.
+def _raise(refused: Refusal) -> NoReturn:
+    """Raise what `service.problems` answers a refusal with.
 
     Raises:
         NotAvailableError, OverloadedError, BudgetExceededError, UpstreamError: Nobody could be
             asked about a row.
         UngradedError: The grader could not grade a row.
     """
-    if options.on_infrastructure_failure == "error":
-        for result in results:
-            if result.error is not None and result.error.upstream:
-                _raise_upstream(result.error, dialect)
-    if options.on_grader_failure == "error":
-        findings = [
-            Finding(pointer=f"/{index}", message=result.error.message, code=result.error.code)
-            for index, result in enumerate(results)
-            if result.error is not None and not result.error.upstream
-        ]
-        if findings:
-            raise UngradedError(findings)
-
-
-def _raise_upstream(error: RowError, dialect: Dialect) -> None:
-    if not error.retryable and error.code not in _RAISED:
+    if refused.status == 422:  # noqa: PLR2004 - HTTP
+        raise UngradedError(
+            [
+                Finding(pointer=f"/{index}", message=error.message, code=error.code)
+                for index, error in refused.errors.items()
+            ]
+        )
+    (error,) = refused.errors.values()
+    if refused.status == 501:  # noqa: PLR2004 - HTTP
         raise NotAvailableError(error.message)
-    default = OverloadedError if dialect.upstream_status == 429 else UpstreamError  # noqa: PLR2004 - HTTP
-    kind = _RAISED.get(error.code, default)
+    default = OverloadedError if refused.status == 429 else UpstreamError  # noqa: PLR2004 - HTTP
+    kind = BudgetExceededError if error.code == BudgetExceededError.code else default
     raise kind(error.message, retryable=error.retryable, retry_after_s=error.retry_after_s)
 
 
@@ -141,7 +131,9 @@ def _handler(dialect: Dialect) -> HTTPRouteHandler:
         definition = services.definitions.get(name, version)
         options, reading = await reader.read(request)
         results = await _graded(services, definition, reading.rows, request)
-        _refuse(dialect, options, results)
+        refused = refusal(dialect, options, results)
+        if refused is not None:
+            _raise(refused)
         return LeanResponse(dialect.reply(_settled(definition, options, reading, results)))
 
     return _posted(dialect, reward)
