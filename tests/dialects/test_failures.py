@@ -198,6 +198,18 @@ async def test_a_malformed_body_is_400(dialect: Dialect, body: bytes, serve: Any
 
 
 @EVERY
+async def test_a_body_that_only_a_path_reads_to_its_end_is_400_too(
+    dialect: Dialect, serve: Any
+) -> None:
+    if isinstance(dialect.example, list):
+        return
+    body = json.dumps({**dialect.example, "unread": "X"}).encode().replace(b"X", b"\xff")
+    async with serve() as api:
+        answer = await api.post(path("exact", dialect.name, "item.more=unread"), content=body)
+    assert answer.status_code == 400
+
+
+@EVERY
 async def test_an_oversize_body_is_413(dialect: Dialect, serve: Any) -> None:
     async with serve(max_body_bytes=1024) as api:
         body = b'{"x": "' + b"x" * 2000 + b'"}'
@@ -243,9 +255,7 @@ async def test_a_wrong_key_is_401_and_a_missing_scope_403(
 
 
 @EVERY
-async def test_a_fault_of_ours_says_nothing_of_the_inside(
-    dialect: Dialect, serve: Any
-) -> None:
+async def test_a_fault_of_ours_says_nothing_of_the_inside(dialect: Dialect, serve: Any) -> None:
     def broken(_: Any) -> Any:
         raise RuntimeError("the inside")
 

@@ -27,7 +27,7 @@ LABELLED |= {
     "google": "item.answer=example.references.label",
     "promptfoo": "item.answer=context.vars.label",
 }
-GRADERS = {
+GRADERS: dict[str, list[dict[str, Any]]] = {
     "exact": [EXACT],
     "parts": [PARTS],
     "judged": [{**JUDGED, "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}]}],
