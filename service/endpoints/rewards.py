@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import msgspec
 from litestar import Router, get, post
-from litestar.exceptions import ClientException, SerializationException
+from litestar.exceptions import ClientException
 from litestar.handlers import HTTPRouteHandler
 
 from graders.errors import BudgetExceededError, Finding, OverloadedError, UpstreamError
@@ -61,7 +61,7 @@ class _Reader:
         try:
             return options, self._dialect.read(typed, options, body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SerializationException("the JSON cannot be read to its end") from error
+            raise ClientException("the JSON cannot be read to its end") from error
 
 
 async def _graded(
