@@ -17,26 +17,18 @@ class TestEvalProtocol:
     """PyPI eval-protocol 0.3.33, ``RewardFunction(mode="remote")``."""
 
     def test_the_snippet_scores_and_failures_raise(self, live: Live, run_client: Run) -> None:
-        failing = [
+        strict, judged = (
             f"{live.url}/v1/graders/{name}/versions/1/rewards/eval-protocol"
             for name in ("strict", "judged")
-        ]
+        )
+        # The client drops the mark of the third, which is why an error is the default.
+        failing = [strict, judged, f"{strict}?on_grader_failure=mark"]
         given = {"snippet": snippet("eval-protocol", "remote.py", url=live.url), "failing": failing}
         found = run_client("eval-protocol", "eval_protocol_remote.py", given)
         assert (found["score"], found["reason"]) == (1.0, "capital@1")
         assert found["raised"][0].startswith("422 Client Error")
         assert found["raised"][1].startswith("503 Server Error")
-
-    def test_the_client_drops_our_mark_so_the_default_is_an_error(
-        self, live: Live, run_client: Run
-    ) -> None:
-        url = f"{live.url}/v1/graders/strict/versions/1/rewards/eval-protocol"
-        given = {
-            "snippet": snippet("eval-protocol", "remote.py", url=live.url),
-            "failing": [f"{url}?on_grader_failure=mark"],
-        }
-        found = run_client("eval-protocol", "eval_protocol_remote.py", given)
-        assert found["raised"] == [0.0]
+        assert found["raised"][2] == 0.0
 
 
 class TestOpenRLHF:
@@ -72,27 +64,28 @@ class TestVerifiers:
         base = next(line for line in toml.splitlines() if line.startswith("resources_url"))
         return base.split('"')[1].replace("capital", grader)
 
-    def test_a_reward(self, live: Live, run_client: Run) -> None:
-        for response, reward in (("Paris", 1.0), ("Lyon", 0.0)):
-            given = {"url": self.url(live, "capital"), "response": response}
-            found = run_client("verifiers", "verifiers_nemo_gym.py", given)
-            assert found["reward"] == reward
-            assert found["info"] == {"label": "Paris", "options": ["Paris", "Lyon"]}
-
-    def test_failures_raise(self, live: Live, run_client: Run) -> None:
-        for grader, status in (("strict", "422"), ("judged", "503")):
-            given = {"url": self.url(live, grader), "response": "Paris"}
-            found = run_client("verifiers", "verifiers_nemo_gym.py", given)
-            assert found["raised"] == "HTTPStatusError"
-            assert status in found["text"]
-
-    def test_the_client_takes_a_marked_zero_hence_the_parameter(
-        self, live: Live, run_client: Run
-    ) -> None:
-        url = self.url(live, "strict").replace("/with/on_grader_failure=error", "")
-        found = run_client("verifiers", "verifiers_nemo_gym.py", {"url": url, "response": "Paris"})
-        assert found["reward"] == 0.0
-        assert found["metrics"]["mask_sample"] == 1.0
+    def test_rewards_arrive_and_failures_raise(self, live: Live, run_client: Run) -> None:
+        capital, strict, judged = (self.url(live, name) for name in ("capital", "strict", "judged"))
+        # Without the page's parameter the client ignores the marks and takes the 0.0.
+        marked = strict.replace("/with/on_grader_failure=error", "")
+        found = run_client(
+            "verifiers",
+            "verifiers_nemo_gym.py",
+            {
+                "right": {"url": capital, "response": "Paris"},
+                "wrong": {"url": capital, "response": "Lyon"},
+                "strict": {"url": strict, "response": "Paris"},
+                "judged": {"url": judged, "response": "Paris"},
+                "marked": {"url": marked, "response": "Paris"},
+            },
+        )
+        assert (found["right"]["reward"], found["wrong"]["reward"]) == (1.0, 0.0)
+        assert found["right"]["info"] == {"label": "Paris", "options": ["Paris", "Lyon"]}
+        for name, status in (("strict", "422"), ("judged", "503")):
+            assert found[name]["raised"] == "HTTPStatusError"
+            assert status in found[name]["text"]
+        assert found["marked"]["reward"] == 0.0
+        assert found["marked"]["metrics"]["mask_sample"] == 1.0
 
 
 class TestVerl:

@@ -19,14 +19,13 @@ from verifiers.v1.types import (  # type: ignore[import-not-found]
     UserMessage,
 )
 
-given = json.load(sys.stdin)
-
 
 def node(message: Any, *, sampled: bool) -> SimpleNamespace:
     return SimpleNamespace(message=message, sampled=sampled, timestamp=1.0)
 
 
-async def main() -> None:
+async def run(given: dict[str, Any]) -> dict[str, Any]:
+    """Return reward, metrics and info of one case, or what was raised."""
     row = {
         "responses_create_params": {"input": [{"role": "user", "content": "Capital of France?"}]},
         "label": "Paris",
@@ -57,10 +56,14 @@ async def main() -> None:
     try:
         reward = await task.nemo_gym(trace)
     except Exception as error:  # noqa: BLE001 - whatever the client raises
-        print(json.dumps({"raised": type(error).__name__, "text": str(error)}))  # noqa: T201
-        return
-    answer = {"reward": reward, "metrics": metrics, "info": trace.info["nemo_gym"]}
-    print(json.dumps(answer))  # noqa: T201
+        return {"raised": type(error).__name__, "text": str(error)}
+    return {"reward": reward, "metrics": metrics, "info": trace.info["nemo_gym"]}
+
+
+async def main() -> None:
+    """Run every case; importing takes far longer than all of them."""
+    cases = json.load(sys.stdin)
+    print(json.dumps({name: await run(case) for name, case in cases.items()}))  # noqa: T201
 
 
 asyncio.run(main())
