@@ -40,7 +40,7 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-.PHONY: help serve test check bench fmt lock wordnet sandbox redis clean
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -55,6 +55,10 @@ test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ##
 	$(BIN)/coverage report --include='graders/*' --fail-under=100 || status=1; \
 	$(BIN)/coverage report --include='service/*' --fail-under=95 || status=1; \
 	exit $$status
+
+compat: $(TEST_STAMP) $(PROJECT_STAMP)  ## run other people's clients, from PyPI and npm, against the service
+	@$(BIN)/python -m tests.compat.environments
+	@COMPAT=1 $(BIN)/pytest -n $(TEST_WORKERS) tests/compat $(PYTEST_ARGS)
 
 check: $(TEST_STAMP) $(PROJECT_STAMP)  ## check style, types and licences
 	$(BIN)/ruff format --check .
@@ -88,7 +92,7 @@ redis:  ## make sure there is a Redis server for the tests
 		echo "    apt-get install redis-server" >&2; exit 1; }
 
 clean:  ## remove everything that make and the tools have made
-	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .venv-compat .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find graders service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

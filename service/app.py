@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,9 +29,10 @@ from service.adapters import (
 from service.auth import KeysError, KeySource
 from service.definitions import AdHocGraders, Definitions
 from service.edge import Edge
-from service.endpoints import health, openai_compat, scores
+from service.endpoints import health, openai_compat, rewards, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
+from service.jobs import Jobs, MemoryResults
 from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
@@ -78,6 +80,10 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         ports=adapters.ports if adapters else ports or Ports(),
         metrics=series,
         keys=keys,
+        jobs=Jobs(
+            MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
+            max_running=settings.max_submitted_rewards,
+        ),
         checks={
             "definitions": _definitions_check(definitions),
             **(adapters.checks if adapters else {}),
@@ -93,6 +99,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         route_handlers=[
             *openai_compat.routers(),
             scores.router(),
+            rewards.router(),
             registry_endpoints.router(),
             health.router(),
         ],
@@ -172,6 +179,7 @@ async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await services.jobs.close()
         edge.flush()
         services.metrics.mark_stopped()
         event(logger, logging.INFO, "stopped", {})

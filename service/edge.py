@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from litestar.utils import normalize_path
 
@@ -21,6 +22,7 @@ from service.auth import Key, KeySource
 from service.logs import AccessLine, AccessLog
 from service.metrics import Metrics
 from service.problems import denied
+from service.urls import is_packed, unpack
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _FLUSH_LINES = 256
@@ -37,6 +39,7 @@ _SCOPES: tuple[tuple[str, str | None], ...] = (
     ("/schema", None),
     ("/metrics", "metrics"),
 )
+_URL_SCOPES = frozenset({"score"})
 
 
 class Edge:
@@ -84,7 +87,10 @@ class Edge:
         if "//" in path or path[:1] != "/":
             # keys must be checked on the very path that the router will see
             path = scope["path"] = normalize_path(path)
-        key, refusal = self._admit(path, secret)
+        in_url = None
+        if is_packed(path, scope["query_string"]):
+            path, in_url = _unpacked(scope)
+        key, refusal = self._admit(path, secret, in_url)
         scope["api_key"] = key
         self._in_flight += 1
         try:
@@ -113,8 +119,14 @@ class Edge:
             if len(self._lines) >= _FLUSH_LINES:
                 self.flush()
 
-    def _admit(self, path: str, secret: bytes | None) -> tuple[Key | None, tuple[int, str] | None]:
-        """Return the caller's key, and why the call is refused if it is."""
+    def _admit(
+        self, path: str, secret: bytes | None, in_url: bytes | None = None
+    ) -> tuple[Key | None, tuple[int, str] | None]:
+        """Return the caller's key, and why the call is refused if it is.
+
+        A key in the URL counts where no header has one. URLs end up in configuration files and
+        proxies' logs, so such a key must be good for nothing but scoring.
+        """
         if len(path) > _MAX_PATH_CHARS:
             return None, (414, f"the path is longer than {_MAX_PATH_CHARS} characters")
         ring = self._keys.ring
@@ -127,7 +139,12 @@ class Edge:
                 break
         if needed is None:
             return None, None
-        key = ring.find(secret) if secret else None
+        if secret is None and in_url and needed == "score":
+            key = ring.find(in_url)
+            if key is not None and key.scopes != _URL_SCOPES:
+                return key, (403, "a key in a URL must have the scope 'score' and no other")
+        else:
+            key = ring.find(secret) if secret else None
         if key is None:
             return None, (401, "a valid API key is needed: Authorization: Bearer …")
         if needed and needed not in key.scopes:
@@ -149,6 +166,17 @@ class Edge:
             self._log.write(lines)
 
 
+def _unpacked(scope: Any) -> tuple[str, bytes | None]:  # noqa: ANN401 - ASGI
+    """Take key and parameters out of the URL in ``scope``; return the path left and the key."""
+    raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
+    if b"//" in raw_path or raw_path[:1] != b"/":
+        raw_path = normalize_path(raw_path.decode("latin-1")).encode("latin-1")
+    url = unpack(raw_path, scope["query_string"])
+    scope["raw_path"], scope["query_string"] = url.raw_path, url.query
+    path = scope["path"] = normalize_path(url.path)
+    return path, url.key
+
+
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
     """Return the key and the well-formed request id that the caller sent."""
     secret: bytes | None = None
@@ -158,6 +186,8 @@ def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, by
             secret = value[7:] if value[:7].lower() == b"bearer " else value
         elif name in (b"api-key", b"x-api-key"):
             secret = secret or value
+        elif name == b"xrl-authorization":  # ROLL's own
+            secret = secret or (value[7:] if value[:7].lower() == b"bearer " else value)
         elif name == b"x-request-id" and _REQUEST_ID.match(value):
             request_id = value
     return secret, request_id

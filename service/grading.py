@@ -283,6 +283,7 @@ def error_of(failures: tuple[Failure, ...]) -> RowError | None:
         message=failure.message,
         flag=failure.flag,
         part=failure.part,
+        upstream=failure.upstream,
         retryable=failure.retryable,
         retry_after_s=failure.retry_after_s,
     )

@@ -43,6 +43,19 @@ class NotAvailableError(GraderError):
     """This process has no port for this kind of grader; nothing to retry here."""
 
 
+class UngradedError(GraderError):
+    """The grader could not grade; raised where the caller has no other way to hear of it.
+
+    Attributes:
+        findings: One a row, with pointers to its place in the request.
+    """
+
+    def __init__(self, findings: list[Finding]) -> None:
+        """Keep the findings."""
+        self.findings = tuple(findings)
+        super().__init__(f"{len(findings)} of the rows could not be graded")
+
+
 class InvalidRowsError(GraderError):
     """Rows of a batch that no grader can read.
 
@@ -63,6 +76,7 @@ _TABLE: tuple[tuple[type[Exception], int, str, str], ...] = (
     (RowError, 400, "invalid-rows", "Rows cannot be read"),
     (UnknownGraderError, 404, "unknown-grader", "No such grader"),
     (UnknownVersionError, 404, "unknown-version", "No such version"),
+    (UngradedError, 422, "ungraded", "The grader could not grade"),
     (UncarriedError, 422, "not-exportable", "The target cannot take this grader"),
     (BudgetExceededError, 429, "budget-exceeded", "The budget is spent"),
     (OverloadedError, 429, "overloaded", "Too many calls are waiting"),

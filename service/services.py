@@ -10,6 +10,7 @@ from graders.ports import Ports
 from service.adapters import Check
 from service.auth import KeySource
 from service.definitions import AdHocGraders, Definitions
+from service.jobs import Jobs
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -18,6 +19,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a handler may reach, by way of ``request.app.state.services``.
 
     Attributes:
+        jobs: Rewards that callers submit and poll.
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
         look: Brings the metrics of the adapters up to date.
     """
@@ -28,5 +30,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ports: Ports
     metrics: Metrics
     keys: KeySource
+    jobs: Jobs
     checks: dict[str, Check]
     look: Callable[[], None]

@@ -266,6 +266,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Rows of one batch under way at once when judges or user code are asked.",
         ),
     ] = 64
+    max_submitted_rewards: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Samples that callers who submit and poll (ROLL) may have under way in one "
+            "worker.",
+        ),
+    ] = 4096
     max_line_bytes: Annotated[
         int, Meta(ge=1024, description="Largest line of a streamed NDJSON batch.")
     ] = 8 * 1024 * 1024

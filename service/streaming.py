@@ -20,7 +20,7 @@ from litestar.types import Receive, Scope, Send
 from graders.errors import RowError
 from service.grading import Row, RowGrader, indexed, next_block, sample_of, unless_gone
 from service.lean import ClientGoneError, decode
-from service.wire import RowResult, StreamEnd
+from service.wire import RowResult, ScoreRequest, StreamEnd
 
 NDJSON = "application/x-ndjson"
 
@@ -185,7 +185,7 @@ class Stream(ASGIResponse):
             return self._grader.unreadable(message, index)
         try:
             row = decode(self._decoder, line)
-            return row.item, sample_of(row)
+            return _row(row)
         except ClientException as error:
             return self._grader.unreadable(error.detail, index)
         except RowError as error:
@@ -226,7 +226,7 @@ class Stream(ASGIResponse):
             return None
         try:
             rows = self._decoder.decode_lines(b"\n".join(block))
-            read = [(row.item, sample_of(row)) for row in rows]
+            read = [_row(row) for row in rows]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RowError):
             return None
         # A value may go on in the next line, which is no NDJSON.
@@ -257,3 +257,14 @@ class Stream(ASGIResponse):
             gone = True
         if gone:
             raise ClientGoneError
+
+
+def _row(row: ScoreRequest) -> Row:
+    """Return item and sample of one line.
+
+    Raises:
+        RowError: The sample cannot be read, or the line names a group.
+    """
+    if row.group is not None:
+        raise RowError("a stream has no groups, which need all of their rows; send a JSON batch")
+    return row.item, sample_of(row)

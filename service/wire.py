@@ -67,11 +67,17 @@ class OpenAIErrorResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One row: an item, and the model's output as a text or a ``sample`` object (exactly one)."""
+    """One row: an item, and the model's output as a text or a ``sample`` object (exactly one).
+
+    Attributes:
+        group: Rows of one JSON batch that answer the same prompt share a group; the answer then has
+            the group's statistics.
+    """
 
     item: dict[str, Any] = {}
     model_sample: str | None = None
     sample: dict[str, Any] | None = None
+    group: str | None = None
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +94,7 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         message: One sentence.
         flag: OpenAI's flag for it, where there is one.
         part: Key in ``multi.graders`` where it arose.
+        upstream: True when something outside failed, so nobody gave a reward.
         retryable: Whether asking again later could help.
         retry_after_s: Seconds to wait before a retry, when known.
     """
@@ -96,6 +103,7 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     flag: str | None = None
     part: str | None = None
+    upstream: bool = False
     retryable: bool = False
     retry_after_s: float | None = None
 
@@ -114,6 +122,10 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         usage: Judge tokens by model; absent without a judge.
         cost_usd: Dollars paid for judges now, cached replies excluded; absent without a judge.
         diagnostics: Captured output and the like, with ``?debug=true``.
+        group: As the request named it.
+        rank: Place in the group, 1 for the highest reward, equal rewards sharing a place; absent
+            for a row that is not ``ok``.
+        advantage: (reward - mean) / (std + 1e-6) over the rows of the group that are ``ok``.
     """
 
     reward: float
@@ -126,6 +138,9 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: dict[str, TokenUsage] | None = None
     cost_usd: float | None = None
     diagnostics: dict[str, Any] | None = None
+    group: str | None = None
+    rank: int | None = None
+    advantage: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +151,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     passed: int
     mean_reward: float | None
+
+
+class GroupStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One group of a batch.
+
+    Attributes:
+        rows: All rows that name the group.
+        ok: Those with a reward of their own, which alone count below.
+        mean: Mean reward, null without any.
+        std: Standard deviation of a sample (n - 1); 0.0 for one reward, null without any.
+    """
+
+    rows: int
+    ok: int
+    mean: float | None
+    std: float | None
 
 
 class GraderReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,10 +197,15 @@ class ScoreResponse(GraderReference, frozen=True, kw_only=True):
 
 
 class BatchResponse(GraderReference, frozen=True, kw_only=True):
-    """Answer of ``…/score/batch``: one result a row, in the order of the rows."""
+    """Answer of ``…/score/batch``: one result a row, in the order of the rows.
+
+    Attributes:
+        groups: Group → statistics; absent when no row names a group.
+    """
 
     results: list[RowResult]
     summary: Summary
+    groups: dict[str, GroupStatistics] | msgspec.UnsetType = msgspec.UNSET
 
 
 class StreamEnd(GraderReference, frozen=True, kw_only=True):

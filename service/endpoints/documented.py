@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Parameter,
     RequestBody,
     Schema,
 )
@@ -85,6 +87,41 @@ def either(
             lines = (self.responses or {}).get("200")
             if isinstance(lines, OpenAPIResponse) and lines.content is not None:
                 lines.content[line_media_type] = answer
+
+    return Documented
+
+
+def takes_json(
+    json_type: Any,  # noqa: ANN401 - any type that msgspec decodes
+    example: Any,  # noqa: ANN401 - JSON
+    parameters: Iterable[tuple[str, str, Sequence[str], str]],
+) -> type[Operation]:
+    """Return an operation whose body is ``json_type``.
+
+    Args:
+        json_type: Type of the body.
+        example: A body.
+        parameters: Name, default, allowed values (none for a free text) and meaning of the query
+            parameters.
+    """
+    content = {"application/json": OpenAPIMediaType(schema=_inlined(json_type), example=example)}
+    query = [
+        Parameter(
+            name=name,
+            param_in="query",
+            description=meaning,
+            schema=Schema(
+                type=OpenAPIType.STRING, default=default, enum=list(values) if values else None
+            ),
+        )
+        for name, default, values, meaning in parameters
+    ]
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = RequestBody(content=content, required=True)
+            self.parameters = [*(self.parameters or []), *query]
 
     return Documented
 

@@ -24,6 +24,7 @@ from service.grading import (
     sample_of,
     unless_gone,
 )
+from service.groups import grouped
 from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, direct
 from service.services import Services
@@ -171,7 +172,13 @@ async def score_batch(
             results += await unless_gone(rest, request.until_gone())
     finally:
         grader.close()
-    answer = BatchResponse(**reference(definition), results=results, summary=grader.summary())
+    results, groups = grouped(results, [row.group for row in unread])
+    answer = BatchResponse(
+        **reference(definition),
+        results=results,
+        summary=grader.summary(),
+        groups=msgspec.UNSET if groups is None else groups,
+    )
     return LeanResponse(answer)
 
 

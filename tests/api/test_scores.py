@@ -351,6 +351,7 @@ class TestBatch:
             "code": "sandbox_unavailable",
             "message": "no worker",
             "flag": "python_grader_server_error",
+            "upstream": True,
             "retryable": True,
             "retry_after_s": 3.0,
         }

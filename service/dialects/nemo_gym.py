@@ -1,0 +1,201 @@
+"""NeMo Gym resources servers: ``/verify``, ``/seed_session``, ``/aggregate_metrics``.
+
+A client is pointed at the base URL and appends these paths (wire-protocols B.2, 3). The reply is
+the request with the reward beside it. How a failed sample is marked has changed several times, so
+all known marks are given.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from service.dialects import contract
+from service.dialects.contract import Dialect, Graded, Options, Parameter, Reading
+from service.dialects.conversation import prompt_text, sample_of, sample_of_items
+from service.dialects.mapping import at, fill
+from service.wire import RowError, RowResult
+
+_TASK = "_ng_task_index"
+_KINDS = {  # our code → nemo_gym.failure_kinds
+    "model_parse": "judge_unparseable",
+    "model_refusal": "judge_failed",
+    "model_exceeded_max_tokens": "judge_failed",
+    "judge_unavailable": "judge_failed",
+    "budget_exceeded": "provider_quota_exhausted",
+    "overloaded": "provider_quota_exhausted",
+    "sandbox_unavailable": "provider_unavailable",
+    "embedder_unavailable": "provider_unavailable",
+    "endpoint_unavailable": "transport_unreachable",
+}
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's answer, an OpenAI Response; only the output is read."""
+
+    output: list[dict[str, Any]]
+
+
+class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer was asked with."""
+
+    input: str | list[dict[str, Any]] = ""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """``/verify``: a dataset row with these two beside its own fields."""
+
+    response: Response
+    responses_create_params: CreateParams
+
+
+class AggregateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``/aggregate_metrics``: replies of ``/verify``, stripped."""
+
+    verify_responses: list[dict[str, Any]]
+
+
+class AggregateMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean, max, min, median and standard deviation of every number, a task and overall."""
+
+    group_level_metrics: list[dict[str, Any]]
+    agent_metrics: dict[str, Any]
+    key_metrics: dict[str, Any]
+
+
+def read(request: Request, options: Options, body: bytes) -> Reading:
+    """Return the row; its item is the dataset row with ``responses_create_params``."""
+    echo: dict[str, Any] = msgspec.json.decode(body)
+    item = {key: value for key, value in echo.items() if key != "response"}
+    asked = request.responses_create_params.input
+    prompt = asked if isinstance(asked, str) else prompt_text(asked)
+    fill(item, options, prompt=prompt, source=echo)
+    if options.sample is not None:
+        sample = sample_of(at(echo, options.sample, "sample"), options)
+    else:
+        sample = sample_of_items(request.response.output, options)
+    return Reading(rows=[(item, sample)], memo=(body, echo))
+
+
+def reply(graded: Graded) -> Any:  # noqa: ANN401 - JSON
+    """Return the request with the reward, its parts, and the marks of a failure."""
+    (result,) = graded.results
+    body, echo = graded.memo
+    added: dict[str, Any] = {"reward": result.reward}
+    parts = result.sub_rewards or {}
+    added.update((f"sub_reward_{key}", value) for key, value in parts.items())
+    if graded.options.chosen["reward_components"] == "on":
+        added["reward_components"] = _components(result, parts)
+    if result.error is not None and _policy(graded.options, result.error) == "mask":
+        added.update(_marks(result.error))
+    if added.keys() & echo.keys():
+        return {**echo, **added}
+    # The request is echoed as it came: writing it again would cost more than the grading.
+    tail = msgspec.json.encode(added)[1:]
+    return msgspec.Raw(body.rstrip()[:-1] + b"," + tail)
+
+
+def _policy(options: Options, error: RowError) -> str:
+    return options.on_infrastructure_failure if error.upstream else options.on_grader_failure
+
+
+def _components(result: RowResult, parts: dict[str, float]) -> dict[str, float]:
+    """Return parts whose sum is the reward, as NeMo RL demands, under keys that never change."""
+    if not parts:
+        return {"reward": result.reward}
+    return {**parts, "formula": result.reward - sum(parts.values())}
+
+
+def _marks(error: RowError) -> dict[str, Any]:
+    return {
+        "mask_sample": True,
+        "failure_kind": _KINDS.get(error.code, "verifier_error"),
+        "failure_reason": f"{error.code}: {error.message}",
+        "_ng_failure_class": "judge_failed" if error.upstream else "grader_failed",
+        "_ng_failure_judge_error": error.message,
+        "_ng_failure_terminal": not error.retryable,
+    }
+
+
+def aggregate(request: AggregateRequest) -> AggregateMetrics:
+    """Return the statistics of the replies that are not masked."""
+    rows = [
+        row
+        for row in request.verify_responses
+        if row.get("mask_sample") is not True and "_ng_failure_class" not in row
+    ]
+    tasks: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        task = row.get(_TASK, 0)
+        tasks.setdefault(task if isinstance(task, int) else str(task), []).append(row)
+    overall = _statistics(rows)
+    return AggregateMetrics(
+        group_level_metrics=[{_TASK: task, **_statistics(own)} for task, own in tasks.items()],
+        agent_metrics=overall,
+        key_metrics={key: value for key, value in overall.items() if key.startswith("mean/")},
+    )
+
+
+def _statistics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, int | float) and not key.startswith("_ng_"):
+                columns.setdefault(key, []).append(float(value))
+    found: dict[str, float] = {}
+    for key, values in columns.items():
+        found[f"mean/{key}"] = statistics.fmean(values)
+        found[f"max/{key}"] = max(values)
+        found[f"min/{key}"] = min(values)
+        found[f"median/{key}"] = statistics.median(values)
+        found[f"std/{key}"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    return found
+
+
+DIALECT = Dialect(
+    name="nemo-gym",
+    callers="NeMo Gym, NeMo RL, verifiers, prime-rl",
+    request=Request,
+    read=read,
+    reply=reply,
+    parameters=(
+        contract.prompt_key(""),
+        contract.sample_path("`response.output`"),
+        Parameter(
+            name="reward_components",
+            default="off",
+            meaning="`on` adds `reward_components`, whose sum is the reward, for NeMo RL.",
+            values=("off", "on"),
+        ),
+        contract.REASONING,
+        contract.on_grader_failure("mask", "error", "zero"),
+        contract.on_infrastructure_failure("error", "mask"),
+    ),
+    on_error="verifiers records the rollout as failed; NeMo Gym's agent answers 500 for it",
+    example={
+        "responses_create_params": {"input": [{"role": "user", "content": "Capital of France?"}]},
+        "response": {
+            "id": "resp_1",
+            "created_at": 1.0,
+            "model": "policy",
+            "object": "response",
+            "output": [
+                {
+                    "id": "msg_1",
+                    "type": "message",
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": [{"type": "output_text", "text": "Paris", "annotations": []}],
+                }
+            ],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        },
+        "label": "Paris",
+    },
+    suffixes=("/verify",),
+)
