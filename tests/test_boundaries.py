@@ -21,7 +21,7 @@ GRADER_TYPES = {f"graders.{name}" for name in (*TYPES, "endpoint")}
 # What graders may import besides itself.
 PURE_LIBRARIES = {"msgspec", "rapidfuzz"}
 PURE_STANDARD = {
-    *("__future__", "array", "bisect", "collections", "copy", "functools"),
+    *("__future__", "array", "bisect", "collections", "contextlib", "copy", "functools"),
     *("hashlib", "itertools", "json", "math", "mmap", "operator", "pathlib", "re", "symtable"),
     *("sys", "types", "typing", "urllib", "warnings"),
 }

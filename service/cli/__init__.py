@@ -24,6 +24,7 @@ _COMMANDS = {
     "serve": "serve the graders over HTTP",
     "score": "score a file of rows, in this process or on a server",
     "validate": "list everything wrong or doubtful about grader files",
+    "check": "run all examples, lint and probes of definitions",
     "export": "write a grader as the JSON to submit",
     "list": "list the graders there are",
     "key": "make an API key",
