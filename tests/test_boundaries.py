@@ -13,6 +13,7 @@ SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("graders", "service")
     for path in sorted((ROOT / package).rglob("*.py"))
+    if path.parent.name != "src"  # what definitions are assembled from
 }
 GRADERS = sorted(name for name in SOURCES if name.split(".")[0] == "graders")
 TYPES = ("string_check", "text_similarity", "score_model", "label_model", "python", "multi")
