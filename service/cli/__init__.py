@@ -26,6 +26,7 @@ _COMMANDS = {
     "validate": "list everything wrong or doubtful about grader files",
     "new": "start a definition of your own",
     "check": "run all examples, lint and probes of definitions",
+    "probe": "attack a grader as a policy in training will",
     "release": "write a draft as the next version of its grader",
     "export": "write a grader as the JSON to submit",
     "list": "list the graders there are",

@@ -13,6 +13,7 @@ from service.cli.runtime import compile_options, read_settings
 from service.cli.workshop import open_ports, select
 from service.settings import Settings
 from service.workshop.check import Terms, check_subjects
+from service.workshop.probing import probe_subjects
 from service.workshop.results import Result, has_failed, junit, report
 
 EXIT_CODES = {
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="with --live: how far off judged rewards may be, of the span of the examples' rewards",
     )
+    parser.add_argument("--no-probes", action="store_true", help="examples and lint only")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     parser.add_argument("--json", action="store_true", help="write JSON")
 
@@ -58,7 +60,10 @@ async def _check(arguments: argparse.Namespace, settings: Settings) -> list[Resu
     subjects = select(arguments.names, arguments.definitions, settings)
     async with open_ports(settings, subjects) as ports:
         terms = Terms(ports=ports, live=arguments.live, tolerance=arguments.tolerance)
-        return await check_subjects(subjects, compile_options(settings), terms)
+        results = await check_subjects(subjects, compile_options(settings), terms)
+        if not arguments.no_probes:
+            results += await probe_subjects(subjects, terms)
+    return results
 
 
 def _write(path: Path, content: bytes) -> None:

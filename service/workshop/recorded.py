@@ -23,6 +23,7 @@ from graders.ports import (
     EmbeddingReply,
     EndpointCall,
     EndpointReply,
+    Judge,
     JudgeCall,
     JudgeReply,
     Ports,
@@ -108,3 +109,40 @@ def judge_reply(call: JudgeCall, recorded: dict[str, Any]) -> JudgeReply:
         model=call.model,
         key="recorded",
     )
+
+
+class JudgeRecorder:
+    """Passes questions on to a judge and remembers its replies."""
+
+    def __init__(self, judge: Judge | None) -> None:
+        """Ask ``judge``; without one, every question fails."""
+        self._judge = judge
+        self._replies: dict[bytes, JudgeReply] = {}
+
+    async def judge(self, call: JudgeCall) -> JudgeReply:
+        """Return the reply of the judge.
+
+        Raises:
+            JudgeUnavailableError: There is no reply.
+        """
+        if self._judge is None:
+            raise JudgeUnavailableError("no judge is available here", retryable=False)
+        reply = await self._judge.judge(call)
+        self._replies[msgspec.json.encode(call)] = reply
+        return reply
+
+    def recorded(self, requests: dict[str, Call]) -> Recorded:
+        """Return the replies to the questions of parts, as a recording holds them."""
+        replies = {
+            part: _as_recorded(reply)
+            for part, call in requests.items()
+            if (reply := self._replies.get(msgspec.json.encode(call))) is not None
+        }
+        return Recorded(judge=replies)
+
+
+def _as_recorded(reply: JudgeReply) -> dict[str, Any]:
+    finish = {} if reply.finish_reason == "stop" else {"finish_reason": reply.finish_reason}
+    if reply.refusal is not None:
+        return {"refusal": reply.refusal, **finish}
+    return {"content": reply.content or "", **finish}

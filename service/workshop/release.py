@@ -18,10 +18,9 @@ from graders.engine import digest_of
 from graders.registry import EXAMPLES, LOCK
 from graders.sample import JsonValue
 from service.workshop.library import Subject
+from service.workshop.probe_files import PROBE_LINES, PROBES
 
-PROBES = "probes.json"
-PROBE_REPLIES = "probes.jsonl"
-AUTHORED = ("README.md", EXAMPLES, PROBES, PROBE_REPLIES)  # with src, what an author writes
+AUTHORED = ("README.md", EXAMPLES, PROBES, PROBE_LINES)  # with src, what an author writes
 _VERSION_FILE = re.compile(r"[1-9][0-9]*\.json\Z")
 _LOCK_LINE = re.compile(r"(\S+)@([1-9][0-9]*) (sha256:[0-9a-f]{64})\Z")
 
@@ -124,7 +123,7 @@ def _write_new(file: Path, content: bytes) -> None:
 
 
 class _Lock:
-    """``definitions.lock``: lines are added in the order of `registry.lock_lines`, never changed."""
+    """``definitions.lock``: lines are added, as `registry.lock_lines` sorts, and never changed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
