@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from graders.ports import Ports
 from service.cli import failures
 from service.cli.failures import CommandError
-from service.cli.output import show, show_json
+from service.cli.output import complain, note, show, show_json
 from service.cli.runtime import compile_options, read_settings
-from service.cli.workshop import open_ports, select
-from service.settings import Settings
+from service.cli.workshop import directories, open_ports, select
+from service.settings import Settings, environment
 from service.workshop.check import Terms, check_subjects
 from service.workshop.probing import probe_subjects
 from service.workshop.results import Result, has_failed, junit, report
+from service.workshop.watching import changes
 
 EXIT_CODES = {
     failures.OK: "everything is as stated (there may be notes and skipped checks)",
@@ -39,14 +43,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --live: how far off judged rewards may be, of the span of the examples' rewards",
     )
     parser.add_argument("--no-probes", action="store_true", help="examples and lint only")
+    parser.add_argument("--watch", action="store_true", help="go on, and check what changes")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     parser.add_argument("--json", action="store_true", help="write JSON")
+    server = parser.add_argument_group("on a server")
+    server.add_argument("--url", help="root of a server: run the examples there")
+    server.add_argument("--key-env", metavar="VAR", help="environment variable with the API key")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check and report."""
+    """Check and report, with ``--watch`` whenever something changes."""
     settings = read_settings()
-    results = asyncio.run(_check(arguments, settings))
+    _refuse(arguments)
+    if not arguments.watch:
+        return _round(arguments, settings, arguments.names)
+    wanted = {name.partition("@")[0] for name in arguments.names}
+    everything: Iterator[set[str]] = iter([set()])
+    for changed in chain(everything, changes(directories(arguments.definitions, settings))):
+        names = sorted(changed & wanted if wanted else changed) or arguments.names
+        try:
+            _round(arguments, settings, names)
+        except CommandError as error:
+            complain(error.lines)
+        note("watching for changes")
+    raise AssertionError  # watching ends by a signal only  # pragma: no cover
+
+
+def _refuse(arguments: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together."""
+    if arguments.url is None and arguments.key_env is not None:
+        raise CommandError("--key-env is only for --url")
+    if arguments.url is not None and not arguments.url.startswith(("http://", "https://")):
+        raise CommandError(f"--url {arguments.url}: expected http://… or https://…")
+    if arguments.url is not None and arguments.watch:
+        raise CommandError("--watch is for checks in this process, not on a server")
+
+
+def _round(arguments: argparse.Namespace, settings: Settings, names: Sequence[str]) -> int:
+    """Check ``names``, report, and return the exit code."""
+    results = asyncio.run(_check(arguments, settings, names))
     if arguments.junit:
         _write(arguments.junit, junit(results))
     if arguments.json:
@@ -56,14 +91,31 @@ def run(arguments: argparse.Namespace) -> int:
     return failures.FAILED if has_failed(results) else failures.OK
 
 
-async def _check(arguments: argparse.Namespace, settings: Settings) -> list[Result]:
-    subjects = select(arguments.names, arguments.definitions, settings)
+async def _check(
+    arguments: argparse.Namespace, settings: Settings, names: Sequence[str]
+) -> list[Result]:
+    subjects = select(names, arguments.definitions, settings)
+    if arguments.url is not None:
+        from service.cli.deployed import check_deployed  # noqa: PLC0415 - brings an HTTP client
+
+        terms = Terms(ports=Ports(), live=arguments.live, tolerance=arguments.tolerance)
+        return await check_deployed(subjects, arguments.url, _key(arguments.key_env), terms)
     async with open_ports(settings, subjects) as ports:
         terms = Terms(ports=ports, live=arguments.live, tolerance=arguments.tolerance)
         results = await check_subjects(subjects, compile_options(settings), terms)
         if not arguments.no_probes:
             results += await probe_subjects(subjects, terms)
     return results
+
+
+def _key(variable: str | None) -> str | None:
+    """Return the API key in an environment variable that the caller names."""
+    if variable is None:
+        return None
+    key = environment().get(variable)
+    if not key:
+        raise CommandError(f"--key-env {variable}: the variable is not set")
+    return key
 
 
 def _write(path: Path, content: bytes) -> None:

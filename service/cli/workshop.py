@@ -18,17 +18,21 @@ from service.settings import Settings
 from service.workshop.library import Subject, find_subjects
 
 
+def directories(definitions: Path | None, settings: Settings) -> list[Path]:
+    """Return where definitions are: in ``definitions``, or where the settings say."""
+    from service.adapters import definition_directories  # noqa: PLC0415 - brings clients along
+
+    return [definitions] if definitions else definition_directories(settings)
+
+
 def select(names: Iterable[str], definitions: Path | None, settings: Settings) -> list[Subject]:
-    """Return what ``names`` select in the directory ``definitions``, or in those of the settings.
+    """Return what ``names`` select.
 
     Raises:
         CommandError: Definitions are broken, or a name is unknown.
     """
-    from service.adapters import definition_directories  # noqa: PLC0415 - brings clients along
-
-    directories = [definitions] if definitions else definition_directories(settings)
     with explained():
-        return find_subjects(directories, names, compile_options(settings))
+        return find_subjects(directories(definitions, settings), names, compile_options(settings))
 
 
 @contextlib.asynccontextmanager

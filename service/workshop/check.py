@@ -17,7 +17,7 @@ from service.workshop.examples import Example, ExamplesError, read_examples
 from service.workshop.explain import explanation
 from service.workshop.library import Subject
 from service.workshop.recorded import recorded_ports
-from service.workshop.results import Result
+from service.workshop.results import Result, Status
 
 TOLERANCE = 1e-9  # between an example's reward and the one it gets
 _UNDER_WAY = 16  # examples at once, so that waiting for judges and the sandbox overlaps
@@ -62,10 +62,10 @@ async def _check_subject(
         nothing = f"{subject.examples_file}: no examples, so nothing says what it gives"
         graded = [_failed(subject, subject.examples_file.name, (nothing,))]
     else:
-        allowed = _allowed(examples.values(), terms)
+        judged = allowed(examples.values(), terms)
         graded = await asyncio.gather(
             *(
-                _check_example(subject, number, example, terms, allowed, gate)
+                _check_example(subject, number, example, terms, judged, gate)
                 for number, example in examples.items()
             )
         )
@@ -76,7 +76,8 @@ def _failed(subject: Subject, name: str, lines: tuple[str, ...]) -> Result:
     return Result(grader=subject.title, kind="files", name=name, status="failed", lines=lines)
 
 
-def _allowed(examples: Iterable[Example], terms: Terms) -> float:
+def allowed(examples: Iterable[Example], terms: Terms) -> float:
+    """Return how far off the rewards of live judges may be; ``examples`` are not empty."""
     rewards = [example.reward for example in examples]
     return terms.tolerance * (max(rewards) - min(rewards) or 1.0)
 
@@ -86,7 +87,7 @@ async def _check_example(  # noqa: PLR0913, PLR0917 - one example and the terms 
     number: int,
     example: Example,
     terms: Terms,
-    allowed: float,
+    judged: float,
     gate: asyncio.Semaphore,
 ) -> Result:
     assert subject.grader is not None  # noqa: S101 - the caller has looked
@@ -101,7 +102,7 @@ async def _check_example(  # noqa: PLR0913, PLR0917 - one example and the terms 
         except ExamplesError as error:
             return msgspec.structs.replace(result, status="failed", lines=error.problems)
         seconds = time.perf_counter() - started
-    problems = differences(example, grade, allowed if terms.live and is_judged else TOLERANCE)
+    problems = differences(example, grade, judged if terms.live and is_judged else TOLERANCE)
     lines = explanation(grader, example, grade, problems) if problems else ()
     return msgspec.structs.replace(
         result, status="failed" if problems else "passed", lines=lines, seconds=seconds
@@ -143,19 +144,19 @@ def not_live(example: Example) -> str:
     return ""
 
 
-def differences(example: Example, grade: Grade, allowed: float) -> tuple[str, ...]:
+def differences(example: Example, grade: Grade, tolerance: float) -> tuple[str, ...]:
     """Return how ``grade`` differs from what the example states."""
     lines: list[str] = []
     expected = {example.failure} if example.failure else set()
     got = {failure.code for failure in grade.failures}
-    if abs(grade.reward - example.reward) > allowed or expected != got:
+    if abs(grade.reward - example.reward) > tolerance or expected != got:
         lines += [
             f"expected  reward {example.reward!r}{_codes(expected)}",
             f"got       reward {grade.reward!r}{_codes(got)}",
         ]
     for part, reward in example.sub_rewards.items():
         found = grade.sub_rewards.get(part, 0.0)
-        if abs(found - reward) > allowed:
+        if abs(found - reward) > tolerance:
             lines.append(f"part '{part}': expected {reward!r}, got {found!r}")
     return tuple(lines)
 
@@ -170,9 +171,9 @@ def check_lint(subject: Subject, options: Options) -> list[Result]:
     for target in TARGETS:
         findings = lint(subject.document, options, target=target)
         errors = any(finding.severity == "error" for finding in findings)
-        status = "failed" if errors else "noted" if findings else "passed"
+        status: Status = "failed" if errors else "noted" if findings else "passed"
         lines = tuple(f"{f.severity} at {f.pointer or '/'}: {f.message}" for f in findings)
         results.append(
-            Result(grader=subject.title, kind="lint", name=target, status=status, lines=lines)  # type: ignore[arg-type] # one of the three
+            Result(grader=subject.title, kind="lint", name=target, status=status, lines=lines)
         )
     return results

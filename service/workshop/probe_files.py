@@ -5,7 +5,7 @@ attempt may earn and the weaknesses that are accepted; ``judge`` there is what a
 answer where nothing is recorded, so that the other parts can be attacked.
 
 ``probes.jsonl``: one ``{"attempt": …}`` a line with what judges answered to it (``judge``, as in
-the examples), or with an answer to try (``model_sample`` or ``sample``, and ``item`` for another row
+the examples), or with an answer to try (``model_sample`` or ``sample``; ``item`` for another row
 than the best-rewarded example's).
 """
 
