@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import msgspec
+
 from graders.ports import Ports
 from service.cli import failures
 from service.cli.failures import CommandError
@@ -16,6 +18,7 @@ from service.cli.runtime import compile_options, read_settings
 from service.cli.workshop import directories, open_ports, select
 from service.settings import Settings, environment
 from service.workshop.check import Terms, check_subjects
+from service.workshop.mutants import SHARE, check_mutants
 from service.workshop.probing import probe_subjects
 from service.workshop.results import Result, has_failed, junit, report
 from service.workshop.watching import changes
@@ -26,6 +29,8 @@ EXIT_CODES = {
     failures.UNUSABLE: "unusable arguments, settings or definitions",
     failures.UNREACHABLE: "the server could not be reached",
 }
+
+_MUTANT_TIMEOUT_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --live: how far off judged rewards may be, of the span of the examples' rewards",
     )
     parser.add_argument("--no-probes", action="store_true", help="examples and lint only")
+    parser.add_argument(
+        "--mutants",
+        action="store_true",
+        help=f"also make small faults in the definitions: examples must notice {SHARE:.0%} of them",
+    )
     parser.add_argument("--watch", action="store_true", help="go on, and check what changes")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     parser.add_argument("--json", action="store_true", help="write JSON")
@@ -100,11 +110,17 @@ async def _check(
 
         terms = Terms(ports=Ports(), live=arguments.live, tolerance=arguments.tolerance)
         return await check_deployed(subjects, arguments.url, _key(arguments.key_env), terms)
+    if arguments.mutants:  # a mutant may loop for ever
+        settings = msgspec.structs.replace(settings, sandbox_timeout_s=_MUTANT_TIMEOUT_S)
     async with open_ports(settings, subjects) as ports:
         terms = Terms(ports=ports, live=arguments.live, tolerance=arguments.tolerance)
         results = await check_subjects(subjects, compile_options(settings), terms)
         if not arguments.no_probes:
             results += await probe_subjects(subjects, terms)
+        if arguments.mutants:
+            graded = [subject for subject in subjects if subject.grader is not None]
+            options = compile_options(settings)
+            results += [await check_mutants(subject, options, terms) for subject in graded]
     return results
 
 

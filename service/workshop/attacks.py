@@ -38,11 +38,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         name: What is tried; stable.
         item: The dataset row.
         sample: The whole sample object.
+        honest: What the answer earns that this one is blown up from; it must not earn more.
     """
 
     name: str
     item: dict[str, Any]
     sample: dict[str, Any]
+    honest: float | None = None
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         verdict: The judge's best result, as JSON writes it.
         labels: Everything that may be listed at once: labels, and what other rows hold.
         rubric: Prompts of the judges, else the definition itself.
+        partial: A row that is worth something, and not everything, if there is one.
     """
 
     item: dict[str, Any]
@@ -61,6 +64,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     labels: tuple[str, ...]
     rubric: str
+    partial: Example | None
 
     @property
     def best_text(self) -> str:
@@ -80,8 +84,9 @@ def target_of(grader: CompiledGrader, examples: list[Example]) -> Target:
         item=best.item,
         sample=known,
         verdict=next(map(_best_verdict, judges), "1"),
-        labels=_labels(parts, [example.item for example in examples]),
-        rubric="\n".join(prompts) or json.dumps(grader.document, ensure_ascii=False),
+        labels=_labels(parts, examples, best),
+        rubric="\n".join(prompts) or _dumped(grader.document),
+        partial=_partial(examples, best),
     )
 
 
@@ -104,8 +109,20 @@ def _attempts(target: Target) -> Iterator[Attempt]:
         for name, changed in _structures(target, answer):
             if changed != answer:
                 yield _attempt(target, name, {"output_text": _dumped(changed)})
+    if target.partial is not None:
+        yield _blown_up(target.partial)
     if target.sample["output_tools"]:
         yield from _tool_calls(target, target.sample["output_tools"])
+
+
+def _blown_up(partial: Example) -> Attempt:
+    text = _dumped(_repeated(_json(partial.graded_sample().output_text)))
+    return Attempt(
+        name="lists-repeated",
+        item=partial.item,
+        sample={"output_text": text},
+        honest=partial.reward,
+    )
 
 
 def _attempt(target: Target, name: str, sample: dict[str, Any]) -> Attempt:
@@ -211,7 +228,6 @@ def _structures(target: Target, answer: JsonValue) -> Iterator[tuple[str, JsonVa
     }
     for name, text in texts.items():
         yield f"fields-{name}", _replaced(answer, _always(text))
-    yield "lists-repeated", _repeated(answer)
     yield "lists-of-labels", _relisted(answer, list(target.labels))
 
 
@@ -267,10 +283,28 @@ def _text(message: schema.Message) -> str:
     return "\n".join(part if isinstance(part, str) else getattr(part, "text", "") for part in parts)
 
 
-def _labels(parts: list[schema.SingleGrader], items: list[dict[str, Any]]) -> tuple[str, ...]:
+def _labels(
+    parts: list[schema.SingleGrader], examples: list[Example], best: Example
+) -> tuple[str, ...]:
+    """Return what can be listed at once; what the row itself holds comes last, as it is unknown."""
     stated = [label for p in parts if isinstance(p, schema.LabelModel) for label in p.labels]
-    held = [text for item in items for text in _strings(item)]
-    return tuple(dict.fromkeys([*stated, *held]))
+    own = set(_strings(best.item))
+    held = [text for example in examples for text in _strings(example.item)]
+    others = [text for text in dict.fromkeys(held) if text not in own]
+    return tuple(dict.fromkeys([*stated, *others, *_strings(best.item)]))
+
+
+def _partial(examples: list[Example], best: Example) -> Example | None:
+    """Return the middle one of the rows with a list that earn something, and not everything."""
+    between = [
+        example
+        for example in examples
+        if example.failure is None
+        and 0 < example.reward < best.reward
+        and _repeated(_json(example.graded_sample().output_text)) is not None
+    ]
+    between.sort(key=lambda example: example.reward)
+    return between[len(between) // 2] if between else None
 
 
 def _strings(value: JsonValue) -> Iterator[str]:
@@ -297,11 +331,13 @@ def _replaced(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> Jso
 
 
 def _repeated(value: JsonValue) -> JsonValue:
+    """Return ``value`` with its lists many times as long; None without a list in it."""
     if isinstance(value, dict):
-        return {key: _repeated(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_repeated(child) for child in value] * _MANY
-    return value
+        changed = {key: _repeated(child) for key, child in value.items()}
+        if all(child is None for child in changed.values()):
+            return None
+        return {key: value[key] if child is None else child for key, child in changed.items()}
+    return value * _MANY if isinstance(value, list) and value else None
 
 
 def _relisted(value: JsonValue, labels: list[str]) -> JsonValue:

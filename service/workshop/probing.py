@@ -88,7 +88,8 @@ async def probe(
                 line, attempt=attempt.name, judge=replied.judge
             )
         weakness = statement.known.get(attempt.name)
-        result = _verdict(subject, attempt, grade, weakness, above, is_live=terms.live)
+        most = above if attempt.honest is None else attempt.honest
+        result = _verdict(subject, attempt, grade, weakness, most, is_live=terms.live)
         return msgspec.structs.replace(result, seconds=seconds)
 
     results = await asyncio.gather(*(one(attempt) for attempt in made.values()))
