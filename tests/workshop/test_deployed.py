@@ -24,7 +24,7 @@ def url(definitions: Path, environment: None) -> Iterator[str]:
     write(definitions / "both", BOTH, {"item": ITEM, "model_sample": "Paris", "reward": 2, "sub_rewards": {"a": 1, "b": 1}})
     asked = {"item": {"question": "?"}, "model_sample": "!", "reward": 4}
     write(definitions / "judge", JUDGE, {**asked, "judge": {"": {"result": 4}}}, {**asked, "item": {}, "reward": 0, "failure": "invalid_variable"}, {**asked, "judge": {"": {"content": "4"}}, "reward": 0, "failure": "model_parse"})
-    with serving(GRADEKEEPER_SANDBOX="off") as (_process, url):
+    with serving(GRADEKEEPER_SANDBOX="off", GRADEKEEPER_MAX_BODY_BYTES="100000") as (_process, url):
         yield url
 
 
@@ -44,7 +44,7 @@ def test_deployment_is_verified_and_its_faults_are_found(
     write_lines(definitions / "one" / "examples.jsonl", row("paris", 1))
     rewrite(definitions / "both" / "1.json", calculate_output="a * b")
     write(definitions / "new", EXACT, row("Paris", 1))
-    write_lines(definitions / "judge" / "examples.jsonl", {})
+    write_lines(definitions / "judge" / "examples.jsonl", row("x", 1, unknown=1))
     code, out, _ = run("check", "--url", url, "--key-env", "OUR_KEY")
     assert code == 1
     assert "expected  reward 1.0, no failure\n        got       reward 0.0" in out
@@ -64,7 +64,7 @@ def test_live_examples_are_asked_of_the_servers_judges(
 
 
 def test_rows_that_the_server_refuses_are_shown(run: Run, definitions: Path, url: str) -> None:
-    huge = row("x" * 20_000_000, 0)
+    huge = row("x" * 200_000, 0)
     write_lines(definitions / "one" / "examples.jsonl", huge)
     code, out, _ = run("check", "one", "--url", url)
     assert code == 1
