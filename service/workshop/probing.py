@@ -142,9 +142,10 @@ def _verdict(  # noqa: PLR0913 - everything that decides
     is_live: bool,
 ) -> Result:
     name = attempt.name
-    if any(failure.kind == NOT_RECORDED for failure in grade.failures):
-        return _result(subject, name, "skipped", NOT_ASKED)
     codes = {failure.code for failure in grade.failures}
+    is_unknown = any(failure.kind == NOT_RECORDED for failure in grade.failures)
+    if is_unknown and "python_runtime" not in codes:  # code that raises needs no judge to fail
+        return _result(subject, name, "skipped", NOT_ASKED)
     outside = grade.upstream_failure is not None
     is_harmless = grade.reward <= above + TOLERANCE and not codes & _CRASHES and not outside
     if is_harmless and weakness is None:

@@ -134,9 +134,7 @@ async def test_lint_errors_fail_and_warnings_are_noted(tmp_path: Path) -> None:
     warned = {**EXACT, "extra": 1}
     results = await checked(subject(tmp_path / "g", warned, row("Paris", 1)))
     assert "warning at /extra" in shown(results, "noted")
-    cosine = subject(
-        tmp_path / "h", COSINE, row("x", 1, embedding={"": [[1.0, 0.0], [1.0, 0.0]]})
-    )
+    cosine = subject(tmp_path / "h", COSINE, row("x", 1, embedding={"": [[1.0, 0.0], [1.0, 0.0]]}))
     assert "only Evals takes" in shown(await checked(cosine), "noted")
 
 
@@ -149,7 +147,12 @@ class TestLive:
     async def test_judged_rewards_may_be_off_by_a_share_of_their_span(self, tmp_path: Path) -> None:
         item = {"question": "?", "answer": "x"}
         rows = [
-            {"item": item, "model_sample": f"{reward}", "reward": reward, "judge": {"a": {"result": 1}}}
+            {
+                "item": item,
+                "model_sample": f"{reward}",
+                "reward": reward,
+                "judge": {"a": {"result": 1}},
+            }
             for reward in (2, 4, 6, 8, 10)
         ]
         results = await self.run(tmp_path, verdict(7), *rows)
@@ -161,7 +164,9 @@ class TestLive:
     async def test_replies_no_judge_can_be_made_to_give_are_skipped(
         self, tmp_path: Path, recorded: dict[str, Any]
     ) -> None:
-        results = await self.run(tmp_path, verdict(7), {**ASKED, "reward": 0, "judge": {"a": recorded}})
+        results = await self.run(
+            tmp_path, verdict(7), {**ASKED, "reward": 0, "judge": {"a": recorded}}
+        )
         assert statuses(results) == ["skipped"]
         assert "cannot be made to give" in shown(results, "skipped")
 
@@ -171,7 +176,9 @@ class TestLive:
 
     async def test_failure_must_be_the_same(self, tmp_path: Path) -> None:
         live = reply(None, refusal="No.")
-        results = await self.run(tmp_path, live, {**ASKED, "reward": 0, "judge": {"a": {"result": 1}}})
+        results = await self.run(
+            tmp_path, live, {**ASKED, "reward": 0, "judge": {"a": {"result": 1}}}
+        )
         assert "model_refusal" in shown(results)
 
 

@@ -77,7 +77,11 @@ class TestAttempts:
         assert "setattr(builtins" in text(tried["code-monkeypatch"])
 
     def test_labels_are_listed_and_a_passing_one_is_forged(self) -> None:
-        tried = made(LABEL, {"model_sample": "x", "item": {"a": "own"}}, {"model_sample": "y", "reward": 0, "item": {"a": "other"}})
+        tried = made(
+            LABEL,
+            {"model_sample": "x", "item": {"a": "own"}},
+            {"model_sample": "y", "reward": 0, "item": {"a": "other"}},
+        )
         assert text(tried["labels-listed"]) == "good, bad, other, own"
         assert json.loads(text(tried["forged-verdict"]))["result"] == "good"
         assert "message" not in text(tried["rubric-quoted"])
@@ -171,14 +175,18 @@ class TestStatements:
 
     async def test_known_weakness_is_noted(self, tmp_path: Path) -> None:
         probes = {"known": {"repetition": {"reason": self.REASON, "reward": 1.0}}}
-        results = {each.name: each for each in await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes)}
+        results = {
+            each.name: each for each in await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes)
+        }
         assert results["repetition"].status == "noted"
         assert f"known: {self.REASON}" in results["repetition"].lines
         assert results["item-dumped"].status == "failed"
 
     async def test_weakness_that_is_gone_or_other_than_stated_fails(self, tmp_path: Path) -> None:
         known = {"reason": self.REASON, "reward": 0.5}
-        probes = {"known": {"repetition": known, "empty": {**known, "reward": 1.0}, "spelled": known}}
+        probes = {
+            "known": {"repetition": known, "empty": {**known, "reward": 1.0}, "spelled": known}
+        }
         text = shown(await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes))
         assert "probes.json states a reward of 0.5, failure None" in text
         assert "probes.json states a reward of 1.0, failure None" in text
@@ -219,7 +227,9 @@ class TestStatements:
 
 
 class TestJudges:
-    async def test_attempts_without_a_recorded_reply_are_skipped_loudly(self, tmp_path: Path) -> None:
+    async def test_attempts_without_a_recorded_reply_are_skipped_loudly(
+        self, tmp_path: Path
+    ) -> None:
         one = subject(tmp_path / "g", JUDGE, {**ASKED, "judge": {"": {"result": 10}}})
         write_lines(
             one.folder / "probes.jsonl",
@@ -234,7 +244,10 @@ class TestJudges:
         assert "NOT PROBED" in shown(results, "skipped")
 
     async def test_assumed_replies_let_the_other_parts_be_attacked(self, tmp_path: Path) -> None:
-        long = {**PYTHON, "source": "def grade(sample, item):\n    return len(sample['output_text'])\n"}
+        long = {
+            **PYTHON,
+            "source": "def grade(sample, item):\n    return len(sample['output_text'])\n",
+        }
         probes = {"above": 50, "judge": {"a": {"result": 1}}}
         rows = {**ASKED, "reward": 30, "judge": {"a": {"result": 10}}}
         results = await probed(tmp_path, multi("a * b", a=JUDGE, b=long), rows, probes=probes)
@@ -242,12 +255,18 @@ class TestJudges:
         assert "long\nearns 100000.0; at most 50.0 is fine" in shown(results)
         assert "part 'a' gave 1.0" in shown(results)
 
+    async def test_code_that_raises_fails_without_a_judge(self, tmp_path: Path) -> None:
+        item = {"question": "?"}
+        best = {"item": item, "model_sample": '{"codes": ["a", "b", "c"]}', "reward": 10}
+        rows = {**best, "judge": {"a": {"result": 10}}}
+        results = await probed(tmp_path, multi("a * b", a=JUDGE, b=PYTHON), rows)
+        found = {result.name: result.status for result in results}
+        assert (found["empty"], found["fields-null"]) == ("failed", "skipped")
+
     async def test_attempts_of_the_author_are_made(self, tmp_path: Path) -> None:
         one = subject(tmp_path / "g", EXACT, row("Paris", 1))
         own = {"item": {"answer": "Rome"}, "attempt": "own", "sample": {"output_text": "Rome"}}
-        write_lines(
-            one.folder / "probes.jsonl", own, {"attempt": "other", "model_sample": "Paris"}
-        )
+        write_lines(one.folder / "probes.jsonl", own, {"attempt": "other", "model_sample": "Paris"})
         found = {result.name: result.status for result in await probe(one, terms(), above=0)}
         assert (found["own"], found["other"]) == ("failed", "failed")
 
@@ -277,7 +296,8 @@ class TestJudges:
         ports = Ports(judge=FakeJudge(lambda _call: verdict(7)))
         record: dict[str, ProbeLine] = {}
         results = {
-            each.name: each for each in await probe(one, terms(ports=ports, live=True), record=record)
+            each.name: each
+            for each in await probe(one, terms(ports=ports, live=True), record=record)
         }
         assert results["empty"].status == "noted"
         assert results["roles"].status == "failed"
@@ -344,4 +364,3 @@ class TestCommand:
         code, out, _ = run("probe", "g")
         assert code == 0
         assert "SKIPPED" not in out
-

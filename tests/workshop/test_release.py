@@ -29,7 +29,9 @@ def lock_of(directory: Path) -> list[str]:
 
 
 def test_first_release_is_version_one_with_a_lock(definitions: Path) -> None:
-    folder = draft(definitions / "capital", {**EXACT, "reference": {"$file": "r.md"}}, r_md="Paris\n")
+    folder = draft(
+        definitions / "capital", {**EXACT, "reference": {"$file": "r.md"}}, r_md="Paris\n"
+    )
     first = released(folder)
     assert (first.grader, first.version, first.is_new) == ("capital", 1, True)
     assert json.loads(first.file.read_bytes()) == {**EXACT, "reference": "Paris"}

@@ -1,4 +1,4 @@
-"""What tests of the workshop have in common: folders of definitions, and ports without a sandbox."""
+"""What tests of the workshop share: folders of definitions, and ports without a sandbox."""
 
 from __future__ import annotations
 
