@@ -32,6 +32,7 @@ from tests.workshop.world import (
     write,
 )
 
+SOME = {"a": {"result": 1}}
 ASKED = {"item": {"question": "Why?"}, "model_sample": "So."}
 
 
@@ -151,7 +152,7 @@ class TestLive:
                 "item": item,
                 "model_sample": f"{reward}",
                 "reward": reward,
-                "judge": {"a": {"result": 1}},
+                "judge": SOME,
             }
             for reward in (2, 4, 6, 8, 10)
         ]
@@ -176,9 +177,7 @@ class TestLive:
 
     async def test_failure_must_be_the_same(self, tmp_path: Path) -> None:
         live = reply(None, refusal="No.")
-        results = await self.run(
-            tmp_path, live, {**ASKED, "reward": 0, "judge": {"a": {"result": 1}}}
-        )
+        results = await self.run(tmp_path, live, {**ASKED, "reward": 0, "judge": SOME})
         assert "model_refusal" in shown(results)
 
 

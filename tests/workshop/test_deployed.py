@@ -20,26 +20,14 @@ ITEM = {"answer": "Paris", "other": "Paris"}
 @pytest.fixture
 def url(definitions: Path, environment: None) -> Iterator[str]:
     """A server of three graders."""
-    write(
-        definitions / "one",
-        EXACT,
-        row("Paris", 1),
-        row("paris", 0),
-        {**row("x", 0), "item": {}, "failure": "invalid_variable"},
-    )
-    write(
-        definitions / "both",
-        BOTH,
-        {"item": ITEM, "model_sample": "Paris", "reward": 2, "sub_rewards": {"a": 1, "b": 1}},
-    )
+    missing = {"item": {}, "reward": 0, "failure": "invalid_variable"}
+    write(definitions / "one", EXACT, row("Paris", 1), row("paris", 0), {**row("x", 0), **missing})
+    both = {"item": ITEM, "model_sample": "Paris", "reward": 2, "sub_rewards": {"a": 1, "b": 1}}
+    write(definitions / "both", BOTH, both)
     asked = {"item": {"question": "?"}, "model_sample": "!", "reward": 4}
-    write(
-        definitions / "judge",
-        JUDGE,
-        {**asked, "judge": {"": {"result": 4}}},
-        {**asked, "item": {}, "reward": 0, "failure": "invalid_variable"},
-        {**asked, "judge": {"": {"content": "4"}}, "reward": 0, "failure": "model_parse"},
-    )
+    odd = {**asked, "judge": {"": {"content": "4"}}, "reward": 0, "failure": "model_parse"}
+    judged = {**asked, "judge": {"": {"result": 4}}}
+    write(definitions / "judge", JUDGE, judged, {**asked, **missing}, odd)
     with serving(GRADEKEEPER_SANDBOX="off", GRADEKEEPER_MAX_BODY_BYTES="100000") as (_process, url):
         yield url
 
