@@ -31,6 +31,7 @@ from graders.ports import (
 )
 from graders.sample import Sample
 
+Call: TypeAlias = JudgeCall | SandboxRun | EmbeddingCall | EndpointCall
 Ask: TypeAlias = Callable[[Item, Sample, Ports], Awaitable[Grade]]
 CallT = TypeVar("CallT")
 ReplyT = TypeVar("ReplyT")

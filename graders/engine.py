@@ -9,6 +9,7 @@ a sample, a judge or user code does: that ends as a `Failure` in the `Grade`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -54,10 +55,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         score: Gives the reward of a pure grader; None where something outside is asked.
         ask: Gives the grade of a grader that asks something outside.
+        request: Gives the question that ``ask`` puts.
     """
 
     score: Score | None = None
     ask: asking.Ask | None = None
+    request: asking.Request[asking.Call] | None = None
 
 
 class CompiledGrader:
@@ -143,6 +146,18 @@ class CompiledGrader:
             *(_grade(part, item, sample, ports, key) for key, part in self._parts.items())
         )
         return self._combined(dict(zip(self._parts, grades, strict=True)))
+
+    def requests(self, item: Item, sample: Sample) -> dict[str, asking.Call]:
+        """Return what `grade` would ask about this sample, by part; ``""`` for a grader alone.
+
+        Parts that ask nothing, or whose question cannot be built from this sample, are left out.
+        """
+        found: dict[str, asking.Call] = {}
+        for key, part in self._parts.items():
+            if part.request is not None:
+                with contextlib.suppress(GradingError, UpstreamError):
+                    found[key] = part.request(item, sample)
+        return found
 
     def _combined(self, grades: dict[str, Grade]) -> Grade:
         """Return the formula's grade over those of the parts; failed parts count 0.0."""
@@ -266,29 +281,25 @@ def _build(grader: schema.SingleGrader, builder: Builder, pointer: str) -> Part:
         case schema.StringCheck():
             return Part(score=string_check.build(grader, builder, pointer))
         case schema.TextSimilarity(evaluation_metric="cosine"):
-            return Part(
-                ask=asking.embedder(
-                    text_similarity.build_request(grader, builder, pointer), text_similarity.score
-                )
-            )
+            embedding = text_similarity.build_request(grader, builder, pointer)
+            ask = asking.embedder(embedding, text_similarity.score)
+            return Part(ask=ask, request=embedding)
         case schema.TextSimilarity():
             return Part(score=text_similarity.build(grader, builder, pointer))
         case schema.ScoreModel():
             question = score_model.build_request(grader, builder, pointer)
-            return Part(ask=asking.judge(question, partial(score_model.score, grader)))
+            ask = asking.judge(question, partial(score_model.score, grader))
+            return Part(ask=ask, request=question)
         case schema.LabelModel():
             question = label_model.build_request(grader, builder, pointer)
-            return Part(ask=asking.judge(question, partial(label_model.score, grader)))
+            ask = asking.judge(question, partial(label_model.score, grader))
+            return Part(ask=ask, request=question)
         case schema.Python():
-            return Part(
-                ask=asking.sandbox(python.build_request(grader, builder, pointer), python.score)
-            )
+            run = python.build_request(grader, builder, pointer)
+            return Part(ask=asking.sandbox(run, python.score), request=run)
         case schema.Endpoint():
-            return Part(
-                ask=asking.endpoint(
-                    endpoint.build_request(grader, builder, pointer), endpoint.score
-                )
-            )
+            call = endpoint.build_request(grader, builder, pointer)
+            return Part(ask=asking.endpoint(call, endpoint.score), request=call)
         case _:
             assert_never(grader)
 

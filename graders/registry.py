@@ -2,8 +2,9 @@
 
 A definitions directory holds one folder a grader, with ``1.json``, ``2.json`` … exactly as pasted
 into a job, and optionally ``examples.jsonl``, ``labels.json`` (``{"label": version}``) and
-``README.md``. Versions are integers from 1 without gaps. A ``definitions.lock`` beside the folders
-pins the digest of every version: a changed line means that somebody edited what must never change.
+``README.md``; a folder with ``src/grader.json`` and no version is a draft, which is not served.
+Versions are integers from 1 without gaps. A ``definitions.lock`` beside the folders pins the digest
+of every version: a changed line means that somebody edited what must never change.
 
 A `Registry` never changes; loading gives a new one, or every reason why not.
 """
@@ -34,6 +35,7 @@ from graders.wording import escape
 BUNDLED = Path(__file__).parent / "definitions"
 LOCK = "definitions.lock"
 EXAMPLES = "examples.jsonl"
+DRAFT = "src/grader.json"  # what the next version is assembled from
 LATEST = "latest"
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*\Z")
@@ -221,6 +223,8 @@ class _Loader:
         numbers = sorted(
             int(match[1]) for path in folder.iterdir() if (match := _VERSION_FILE.match(path.name))
         )
+        if not numbers and (folder / DRAFT).is_file():
+            return []  # not released yet
         if numbers != list(range(1, len(numbers) + 1)) or not numbers:
             message = f"versions must be 1.json, 2.json … without gaps; found {numbers or 'none'}."
             self._error(folder, message, "version_gap")

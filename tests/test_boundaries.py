@@ -13,6 +13,7 @@ SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("graders", "service")
     for path in sorted((ROOT / package).rglob("*.py"))
+    if path.parent.name != "src"  # what definitions are assembled from
 }
 GRADERS = sorted(name for name in SOURCES if name.split(".")[0] == "graders")
 TYPES = ("string_check", "text_similarity", "score_model", "label_model", "python", "multi")
@@ -21,7 +22,7 @@ GRADER_TYPES = {f"graders.{name}" for name in (*TYPES, "endpoint")}
 # What graders may import besides itself.
 PURE_LIBRARIES = {"msgspec", "rapidfuzz"}
 PURE_STANDARD = {
-    *("__future__", "array", "bisect", "collections", "copy", "functools"),
+    *("__future__", "array", "bisect", "collections", "contextlib", "copy", "functools"),
     *("hashlib", "itertools", "json", "math", "mmap", "operator", "pathlib", "re", "symtable"),
     *("sys", "types", "typing", "urllib", "warnings"),
 }

@@ -199,6 +199,15 @@ class TestGrade:
         assert grade.sub_rewards == {"a": 1.0, "b": 0.25, "c": 3.0}
         assert set(grade.diagnostics) == {"b", "c"}
 
+    def test_requests_are_what_the_parts_would_ask(self) -> None:
+        asking = {"b": judge_of("m"), "c": CODE, "d": judge_of("n")}
+        asking["d"]["input"][0]["content"] = "{{item.missing}}"
+        grader = compiled(multi("a + b + c + d", a=EXACT, **asking))
+        requests = grader.requests({"a": "x"}, Sample("x"))
+        assert set(requests) == {"b", "c"}
+        assert isinstance(requests["b"], JudgeCall)
+        assert requests["b"].messages == [{"role": "user", "content": "Rate x"}]
+
     async def test_parts_are_asked_at_the_same_time(self) -> None:
         both_asked = asyncio.Event()
 

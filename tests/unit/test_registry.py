@@ -150,6 +150,12 @@ class TestLoad:
         (tmp_path / "exact" / "notes.txt").write_text("no version")
         assert load(tmp_path).names() == ["exact"]
 
+    def test_draft_without_a_version_is_not_served(self, tmp_path: Path) -> None:
+        write(tmp_path, "exact", EXACT)
+        (tmp_path / "draft" / "src").mkdir(parents=True)
+        (tmp_path / "draft" / "src" / "grader.json").write_text("not even JSON")
+        assert load(tmp_path).names() == ["exact"]
+
     def test_examples_are_read_when_asked_for(self, tmp_path: Path) -> None:
         lines = f"{json.dumps(EXAMPLE)}\n\n{json.dumps({**EXAMPLE, 'note': 'é'})}\n"
         write(tmp_path, "exact", EXACT, examples=lines)

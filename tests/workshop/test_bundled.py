@@ -1,0 +1,76 @@
+"""What ships passes its checks, notices small faults, and equals what it is assembled from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from graders import registry
+from graders.engine import digest_of
+from service.adapters import AdapterError, engine_options, sandbox_config
+from service.cli.workshop import open_ports
+from service.settings import Settings
+from service.workshop.assembly import assemble
+from service.workshop.check import Terms, check_subjects
+from service.workshop.library import find_subjects
+from service.workshop.mutants import SHARE, catch_mutants
+from service.workshop.probing import probe_subjects
+from service.workshop.results import Result, report
+
+SETTINGS = Settings(sandbox_min_isolation="process", sandbox_timeout_s=20.0)
+OPTIONS = engine_options(SETTINGS)
+SUBJECTS = find_subjects([registry.BUNDLED], (), OPTIONS)
+MUTANTS = 20  # a definition; `gradekeeper check --mutants` takes more
+SOURCES = sorted(registry.BUNDLED.glob("*/src"))
+
+
+@pytest.fixture(autouse=True)
+def _sandbox() -> None:
+    try:
+        sandbox_config(SETTINGS)
+    except AdapterError as error:
+        pytest.skip(str(error))
+
+
+def test_every_check_and_probe_of_the_library_passes_in_time() -> None:
+    async def checked() -> list[Result]:
+        async with open_ports(SETTINGS, SUBJECTS) as ports:
+            terms = Terms(ports=ports)
+            results = await check_subjects(SUBJECTS, OPTIONS, terms)
+            return results + await probe_subjects(SUBJECTS, terms)
+
+    started = time.monotonic()
+    results = asyncio.run(checked())
+    failed = [result for result in results if result.status == "failed"]
+    assert failed == [], "\n".join(report(failed))
+    assert time.monotonic() - started < 90  # what CI may take
+
+
+def test_examples_of_every_definition_notice_small_faults() -> None:
+    latest = {subject.name: subject for subject in SUBJECTS}
+
+    async def caught() -> dict[str, tuple[float, tuple[str, ...]]]:
+        settings = msgspec.structs.replace(SETTINGS, sandbox_timeout_s=5.0)
+        shares = {}
+        async with open_ports(settings, SUBJECTS) as ports:
+            for name, subject in latest.items():
+                terms = Terms(ports=ports)
+                found = await catch_mutants(subject, OPTIONS, terms, sampled=MUTANTS)
+                shares[name] = (found.share, found.survivors)
+        return shares
+
+    shares = asyncio.run(caught())
+    assert {name: found for name, found in shares.items() if found[0] < SHARE} == {}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=[path.parent.name for path in SOURCES])
+def test_last_version_is_what_its_source_assembles_to(source: Path) -> None:
+    versions = sorted(
+        (path for path in source.parent.glob("[0-9]*.json")), key=lambda path: int(path.stem)
+    )
+    document = msgspec.json.decode(versions[-1].read_bytes())
+    assert digest_of(assemble(source)) == digest_of(document)
