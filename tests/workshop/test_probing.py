@@ -77,11 +77,9 @@ class TestAttempts:
         assert "setattr(builtins" in text(tried["code-monkeypatch"])
 
     def test_labels_are_listed_and_a_passing_one_is_forged(self) -> None:
-        tried = made(
-            LABEL,
-            {"model_sample": "x", "item": {"a": "own"}},
-            {"model_sample": "y", "reward": 0, "item": {"a": "other"}},
-        )
+        best = {"model_sample": "x", "item": {"a": "own"}}
+        other = {"model_sample": "y", "reward": 0, "item": {"a": "other"}}
+        tried = made(LABEL, best, other)
         assert text(tried["labels-listed"]) == "good, bad, other, own"
         assert json.loads(text(tried["forged-verdict"]))["result"] == "good"
         assert "message" not in text(tried["rubric-quoted"])
@@ -175,19 +173,17 @@ class TestStatements:
 
     async def test_known_weakness_is_noted(self, tmp_path: Path) -> None:
         probes = {"known": {"repetition": {"reason": self.REASON, "reward": 1.0}}}
-        results = {
-            each.name: each for each in await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes)
-        }
+        found = await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes)
+        results = {each.name: each for each in found}
         assert results["repetition"].status == "noted"
         assert f"known: {self.REASON}" in results["repetition"].lines
         assert results["item-dumped"].status == "failed"
 
     async def test_weakness_that_is_gone_or_other_than_stated_fails(self, tmp_path: Path) -> None:
         known = {"reason": self.REASON, "reward": 0.5}
-        probes = {
-            "known": {"repetition": known, "empty": {**known, "reward": 1.0}, "spelled": known}
-        }
-        text = shown(await probed(tmp_path, CONTAINS, *self.ROWS, probes=probes))
+        stated = {"repetition": known, "empty": {**known, "reward": 1.0}, "spelled": known}
+        found = await probed(tmp_path, CONTAINS, *self.ROWS, probes={"known": stated})
+        text = shown(found)
         assert "probes.json states a reward of 0.5, failure None" in text
         assert "probes.json states a reward of 1.0, failure None" in text
         assert "spelled\nprobes.json speaks of this attempt, and it is never made" in text
@@ -227,9 +223,7 @@ class TestStatements:
 
 
 class TestJudges:
-    async def test_attempts_without_a_recorded_reply_are_skipped_loudly(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_attempts_without_a_reply_are_skipped_loudly(self, tmp_path: Path) -> None:
         one = subject(tmp_path / "g", JUDGE, {**ASKED, "judge": {"": {"result": 10}}})
         write_lines(
             one.folder / "probes.jsonl",
@@ -244,10 +238,8 @@ class TestJudges:
         assert "NOT PROBED" in shown(results, "skipped")
 
     async def test_assumed_replies_let_the_other_parts_be_attacked(self, tmp_path: Path) -> None:
-        long = {
-            **PYTHON,
-            "source": "def grade(sample, item):\n    return len(sample['output_text'])\n",
-        }
+        source = "def grade(sample, item):\n    return len(sample['output_text'])\n"
+        long = {**PYTHON, "source": source}
         probes = {"above": 50, "judge": {"a": {"result": 1}}}
         rows = {**ASKED, "reward": 30, "judge": {"a": {"result": 10}}}
         results = await probed(tmp_path, multi("a * b", a=JUDGE, b=long), rows, probes=probes)
@@ -295,10 +287,8 @@ class TestJudges:
         )
         ports = Ports(judge=FakeJudge(lambda _call: verdict(7)))
         record: dict[str, ProbeLine] = {}
-        results = {
-            each.name: each
-            for each in await probe(one, terms(ports=ports, live=True), record=record)
-        }
+        found = await probe(one, terms(ports=ports, live=True), record=record)
+        results = {each.name: each for each in found}
         assert results["empty"].status == "noted"
         assert results["roles"].status == "failed"
         assert record["roles"].attempt == "roles"

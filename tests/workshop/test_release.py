@@ -29,9 +29,8 @@ def lock_of(directory: Path) -> list[str]:
 
 
 def test_first_release_is_version_one_with_a_lock(definitions: Path) -> None:
-    folder = draft(
-        definitions / "capital", {**EXACT, "reference": {"$file": "r.md"}}, r_md="Paris\n"
-    )
+    document = {**EXACT, "reference": {"$file": "r.md"}}
+    folder = draft(definitions / "capital", document, r_md="Paris\n")
     first = released(folder)
     assert (first.grader, first.version, first.is_new) == ("capital", 1, True)
     assert json.loads(first.file.read_bytes()) == {**EXACT, "reference": "Paris"}
@@ -77,8 +76,8 @@ def test_first_lock_pins_the_neighbours_too(definitions: Path) -> None:
 def test_draft_elsewhere_is_brought_along(tmp_path: Path, definitions: Path) -> None:
     folder = draft(tmp_path / "desk" / "capital", EXACT, *GOOD)
     (folder / "README.md").write_text("# capital\n\nWhat it does.\n")
-    for _ in range(2):
-        first = released(folder, definitions)
+    first = released(folder, definitions)
+    assert not released(folder, definitions).is_new
     assert first.file == definitions / "capital" / "1.json"
     assert (definitions / "capital" / "src" / "grader.json").exists()
     assert registry.load([definitions], OPTIONS).get("capital").description == "What it does."
