@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutants",
         action="store_true",
-        help=f"also make small faults in the definitions: examples must notice {SHARE:.0%}% of them",
+        help=f"also make small faults in definitions: examples must notice {SHARE:.0%}% of them",
     )
     parser.add_argument("--watch", action="store_true", help="go on, and check what changes")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
