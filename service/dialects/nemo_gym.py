@@ -154,6 +154,7 @@ DIALECT = Dialect(
     name="nemo-gym",
     callers="NeMo Gym, NeMo RL, verifiers, prime-rl",
     request=dict[str, Any],
+    answer=dict[str, Any],
     read=read,
     reply=reply,
     parameters=(
