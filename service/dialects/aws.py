@@ -124,6 +124,7 @@ DIALECT = Dialect(
     name="aws",
     callers="Amazon SageMaker and Bedrock RFT, Nova and open weights, by way of a Lambda",
     request=Any,
+    answer=list[Output] | dict[str, Any],
     read=read,
     reply=reply,
     parameters=(

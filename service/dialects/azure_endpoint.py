@@ -48,6 +48,7 @@ DIALECT = Dialect(
     name="azure-endpoint",
     callers="Azure and OpenAI reinforcement fine-tuning with an endpoint grader",
     request=Request,
+    answer=Score,
     read=read,
     reply=reply,
     parameters=(

@@ -120,6 +120,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
         name: Last part of the URL.
         callers: Who speaks it.
         request: Type that the body is decoded into.
+        answer: Type of the answer.
         read: Request, options and the body's bytes → rows.
             Raises `RowError` when the body says something that cannot be graded.
         reply: Results → answer. Sees only the failures whose policy is not ``error``.
@@ -133,6 +134,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     callers: str
     request: Any
+    answer: Any
     read: Read
     reply: Reply
     parameters: tuple[Parameter, ...]

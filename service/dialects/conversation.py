@@ -41,6 +41,7 @@ _END_TOKENS = (
     "<eos>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek's wide bars
 )
+_PLAIN = frozenset({"content", "id", "role", "status", "type"})
 _THINK, _THOUGHT = "<think>", "</think>"
 
 
@@ -123,12 +124,26 @@ def sample_of_items(items: list[Message], options: Options) -> Sample:
     Raises:
         RowError: An element is not an object.
     """
+    if len(items) == 1 and (text := _only_text(items[0])) is not None:
+        return sample_of_text(text, options)
     turn = _Output()
     for item in items:
         if not isinstance(item, dict):
             raise RowError("an output item must be an object")
         turn.item(item)
     return turn.sample(options)
+
+
+def _only_text(item: JsonValue) -> str | None:
+    """Return the text of a message that is nothing but one text, by far the commonest output."""
+    if not isinstance(item, dict) or item.get("type") != "message" or not item.keys() <= _PLAIN:
+        return None
+    content = item.get("content")
+    if item.get("role") == "assistant" and isinstance(content, list) and len(content) == 1:
+        part = content[0]
+        if isinstance(part, dict) and part.get("type") == "output_text":
+            return text_of(part)
+    return None
 
 
 def text_of(content: JsonValue) -> str:

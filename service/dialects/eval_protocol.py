@@ -86,6 +86,7 @@ DIALECT = Dialect(
     name="eval-protocol",
     callers="eval-protocol (Fireworks), remote reward functions",
     request=dict[str, Any],
+    answer=EvaluateResult,
     read=read,
     reply=reply,
     parameters=(

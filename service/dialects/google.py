@@ -68,6 +68,7 @@ DIALECT = Dialect(
     name="google",
     callers="Gemini reinforcement tuning on Google Cloud",
     request=Request,
+    answer=Reward,
     read=read,
     reply=reply,
     parameters=(

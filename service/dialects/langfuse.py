@@ -125,6 +125,7 @@ DIALECT = Dialect(
     name="langfuse",
     callers="Langfuse, external executor of code evaluators",
     request=Request,
+    answer=dict[str, Any],
     read=read,
     reply=reply,
     parameters=(

@@ -13,12 +13,16 @@ from typing import Any
 
 import msgspec
 
+from graders.errors import RowError
+from graders.sample import JsonValue
 from service.dialects import contract
 from service.dialects.contract import Dialect, Graded, Options, Parameter, Reading
 from service.dialects.conversation import prompt_text, sample_of, sample_of_items
 from service.dialects.mapping import at, fill
-from service.wire import RowError, RowResult
+from service.wire import RowError as Error
+from service.wire import RowResult
 
+_encode = msgspec.json.Encoder().encode
 _TASK = "_ng_task_index"
 _KINDS = {  # our code → nemo_gym.failure_kinds
     "model_parse": "judge_unparseable",
@@ -31,25 +35,6 @@ _KINDS = {  # our code → nemo_gym.failure_kinds
     "embedder_unavailable": "provider_unavailable",
     "endpoint_unavailable": "transport_unreachable",
 }
-
-
-class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """The model's answer, an OpenAI Response; only the output is read."""
-
-    output: list[dict[str, Any]]
-
-
-class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answer was asked with."""
-
-    input: str | list[dict[str, Any]] = ""
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """``/verify``: a dataset row with these two beside its own fields."""
-
-    response: Response
-    responses_create_params: CreateParams
 
 
 class AggregateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,18 +51,28 @@ class AggregateMetrics(msgspec.Struct, frozen=True, kw_only=True):
     key_metrics: dict[str, Any]
 
 
-def read(request: Request, options: Options, body: bytes) -> Reading:
+def read(request: dict[str, Any], options: Options, body: bytes) -> Reading:
     """Return the row; its item is the dataset row with ``responses_create_params``."""
-    echo: dict[str, Any] = msgspec.json.decode(body)
-    item = {key: value for key, value in echo.items() if key != "response"}
-    asked = request.responses_create_params.input
-    prompt = asked if isinstance(asked, str) else prompt_text(asked)
-    fill(item, options, prompt=prompt, source=echo)
+    item = {**request}
+    item.pop("response", None)
+    fill(item, options, prompt=_prompt(request.get("responses_create_params")), source=request)
+    response = request.get("response")
+    if not isinstance(response, dict) or not isinstance(response.get("output"), list):
+        raise RowError("response: expected an object with a list 'output'")
     if options.sample is not None:
-        sample = sample_of(at(echo, options.sample, "sample"), options)
+        sample = sample_of(at(request, options.sample, "sample"), options)
     else:
-        sample = sample_of_items(request.response.output, options)
-    return Reading(rows=[(item, sample)], memo=(body, echo))
+        sample = sample_of_items(response["output"], options)
+    return Reading(rows=[(item, sample)], memo=(body, request))
+
+
+def _prompt(params: JsonValue) -> str:
+    asked = params.get("input", "") if isinstance(params, dict) else None
+    if isinstance(asked, str):
+        return asked
+    if isinstance(asked, list) and all(isinstance(message, dict) for message in asked):
+        return prompt_text(asked)
+    raise RowError("responses_create_params: expected 'input', a text or a list of messages")
 
 
 def reply(graded: Graded) -> Any:  # noqa: ANN401 - JSON
@@ -86,19 +81,19 @@ def reply(graded: Graded) -> Any:  # noqa: ANN401 - JSON
     body, echo = graded.memo
     added: dict[str, Any] = {"reward": result.reward}
     parts = result.sub_rewards or {}
-    added.update((f"sub_reward_{key}", value) for key, value in parts.items())
+    if parts:
+        added.update((f"sub_reward_{key}", value) for key, value in parts.items())
     if graded.options.chosen["reward_components"] == "on":
         added["reward_components"] = _components(result, parts)
     if result.error is not None and _policy(graded.options, result.error) == "mask":
         added.update(_marks(result.error))
-    if added.keys() & echo.keys():
+    if not added.keys().isdisjoint(echo):
         return {**echo, **added}
     # The request is echoed as it came: writing it again would cost more than the grading.
-    tail = msgspec.json.encode(added)[1:]
-    return msgspec.Raw(body.rstrip()[:-1] + b"," + tail)
+    return msgspec.Raw(b"%b,%b" % (body.rstrip()[:-1], _encode(added)[1:]))
 
 
-def _policy(options: Options, error: RowError) -> str:
+def _policy(options: Options, error: Error) -> str:
     return options.on_infrastructure_failure if error.upstream else options.on_grader_failure
 
 
@@ -109,7 +104,7 @@ def _components(result: RowResult, parts: dict[str, float]) -> dict[str, float]:
     return {**parts, "formula": result.reward - sum(parts.values())}
 
 
-def _marks(error: RowError) -> dict[str, Any]:
+def _marks(error: Error) -> dict[str, Any]:
     return {
         "mask_sample": True,
         "failure_kind": _KINDS.get(error.code, "verifier_error"),
@@ -158,7 +153,8 @@ def _statistics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 DIALECT = Dialect(
     name="nemo-gym",
     callers="NeMo Gym, NeMo RL, verifiers, prime-rl",
-    request=Request,
+    request=dict[str, Any],
+    answer=dict[str, Any],
     read=read,
     reply=reply,
     parameters=(

@@ -108,6 +108,7 @@ DIALECT = Dialect(
     name="openrlhf",
     callers="OpenRLHF",
     request=Request,
+    answer=Rewards,
     read=read,
     reply=reply,
     parameters=(

@@ -59,6 +59,7 @@ DIALECT = Dialect(
     name="promptfoo",
     callers="promptfoo, assertion type `webhook`",
     request=Request,
+    answer=Assertion,
     read=read,
     reply=reply,
     parameters=(

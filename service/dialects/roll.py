@@ -100,6 +100,7 @@ DIALECT = Dialect(
     name="roll",
     callers="ROLL, remote reward system",
     request=Request,
+    answer=Submitted,
     read=read,
     reply=reply,
     parameters=(

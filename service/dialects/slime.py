@@ -42,6 +42,7 @@ DIALECT = Dialect(
     name="slime",
     callers="slime, miles",
     request=Request,
+    answer=float | dict[str, Any],
     read=read,
     reply=reply,
     parameters=(

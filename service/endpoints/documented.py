@@ -29,7 +29,7 @@ _STATUSES = {
     404: "No such grader or version.",
     413: "The body or the batch is too large.",
     414: "The path is too long.",
-    422: "The target cannot take this grader.",
+    422: "The target cannot take this grader, or the grader cannot grade this sample.",
     429: "The budget is spent, or too many calls wait; try again later.",
     501: "This service has nothing that runs this kind of grader.",
     503: "Something outside could not be asked; try again later.",
@@ -93,18 +93,25 @@ def either(
 
 def takes_json(
     json_type: Any,  # noqa: ANN401 - any type that msgspec decodes
+    answer: Any,  # noqa: ANN401 - any type that msgspec encodes
+    *,
     example: Any,  # noqa: ANN401 - JSON
-    parameters: Iterable[tuple[str, str, Sequence[str], str]],
+    parameters: Iterable[tuple[str, str, Sequence[str], str]] = (),
 ) -> type[Operation]:
-    """Return an operation whose body is ``json_type``.
+    """Return an operation whose body is ``json_type`` and whose answer is ``answer``.
 
     Args:
         json_type: Type of the body.
+        answer: Type of the answer.
         example: A body.
         parameters: Name, default, allowed values (none for a free text) and meaning of the query
             parameters.
     """
     content = {"application/json": OpenAPIMediaType(schema=_inlined(json_type), example=example)}
+    answered = OpenAPIResponse(
+        description="As the caller expects it.",
+        content={"application/json": OpenAPIMediaType(schema=_inlined(answer))},
+    )
     query = [
         Parameter(
             name=name,
@@ -122,6 +129,7 @@ def takes_json(
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=content, required=True)
             self.parameters = [*(self.parameters or []), *query]
+            self.responses = {**(self.responses or {}), "200": answered}
 
     return Documented
 

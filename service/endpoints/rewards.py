@@ -14,6 +14,7 @@ import msgspec
 from litestar import Router, get, post
 from litestar.exceptions import ClientException
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
 from litestar.types import ASGIApp, Receive, Send
 
 from graders.errors import BudgetExceededError, Finding, OverloadedError, UpstreamError
@@ -21,10 +22,11 @@ from graders.registry import Definition
 from service.dialects import DIALECTS, Dialect, mapping, nemo_gym, roll
 from service.dialects.contract import Graded, Options, ParameterError, Reading, Row
 from service.dialects.refusing import Refusal, refusal
-from service.endpoints.documented import takes_json
+from service.endpoints.documented import problems, takes_json
 from service.endpoints.scores import Name, Version
 from service.grading import RowGrader, unless_gone
 from service.jobs import Endings
+from service.judge import JudgeContext
 from service.lean import Encoded, LeanRequest, LeanResponse, decode
 from service.problems import NotAvailableError, UngradedError
 from service.services import Services
@@ -32,6 +34,8 @@ from service.terms import terms
 from service.wire import RowResult
 
 _CACHED_URLS = 256
+_REFUSED = problems(400, 401, 403, 404, 413, 414)
+_NO_JUDGE = JudgeContext()
 _encode = msgspec.json.Encoder().encode
 _ENDINGS = Endings(
     running=_encode(roll.RUNNING), timed_out=_encode(roll.TIMED_OUT), broken=_encode(roll.BROKEN)
@@ -78,7 +82,9 @@ async def _graded(
         definition,
         services.ports,
         services.definitions.counter(definition),
-        terms=terms(request, f"{definition.name}@{definition.version}"),
+        terms=_NO_JUDGE  # reading headers costs as much as grading
+        if definition.grader.is_pure
+        else terms(request, f"{definition.name}@{definition.version}"),
         concurrency=services.settings.max_concurrent_rows,
     )
     try:
@@ -188,7 +194,10 @@ def _posted(dialect: Dialect, function: Callable[..., Any]) -> HTTPRouteHandler:
         middleware=[_direct],
         operation_id=_operation_id,
         summary=f"Reward for {dialect.callers}",
-        operation_class=takes_json(dialect.request, dialect.example, parameters),
+        operation_class=takes_json(
+            dialect.request, dialect.answer, example=dialect.example, parameters=parameters
+        ),
+        responses=problems(400, 401, 403, 404, 413, 414, 422, 429, 501, 503),
     )(function)
 
 
@@ -198,7 +207,12 @@ def _operation_id(_: Any, __: Any, path: list[Any]) -> str:  # noqa: ANN401 - Li
     return "_".join(("reward", *steps[steps.index("rewards") + 1 :]))
 
 
-@get("/roll", operation_id="pollRoll", summary="Poll a reward for ROLL")
+@get(
+    "/roll",
+    operation_id="pollRoll",
+    summary="Poll a reward for ROLL",
+    responses={200: ResponseSpec(roll.Result, description="What is known."), **_REFUSED},
+)
 async def poll_roll(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return what is known of a submitted sample; the GET has a JSON body."""
     services: Services = request.app.state.services
@@ -213,7 +227,11 @@ _AGGREGATE = msgspec.json.Decoder(nemo_gym.AggregateRequest)
 
 
 @post(
-    "/nemo-gym/seed_session", status_code=200, operation_id="seedSession", summary="Start a session"
+    "/nemo-gym/seed_session",
+    status_code=200,
+    operation_id="seedSession",
+    summary="Start a session",
+    responses={200: ResponseSpec(dict[str, str], description="Nothing to keep."), **_REFUSED},
 )
 async def seed_session(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Answer that nothing needs to be kept: grading has no session."""
@@ -228,7 +246,10 @@ async def seed_session(request: LeanRequest, name: Name, version: Version) -> Le
     status_code=200,
     operation_id="aggregateMetrics",
     summary="Statistics over replies",
-    operation_class=takes_json(nemo_gym.AggregateRequest, {"verify_responses": []}, ()),
+    operation_class=takes_json(
+        nemo_gym.AggregateRequest, nemo_gym.AggregateMetrics, example={"verify_responses": []}
+    ),
+    responses=_REFUSED,
 )
 async def aggregate_metrics(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return the statistics of the replies that are not masked."""

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from graders.ports import EmbeddingReply, EndpointReply, Ports, SandboxResult
+from service.dialects import DIALECTS
 from tests.api import world
 from tests.api.world import DEFINITIONS, serving
 from tests.fakes import FakeEmbedder, FakeEndpoint, FakeJudge, FakeSandbox, verdict
@@ -58,6 +59,8 @@ def api_schema(definitions: Path) -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"{live.url}/schema/openapi.json")
 
 
+REWARDS = "/v1/graders/{name}/versions/{version}/rewards/"
+SUFFIXES = {name: ("", *dialect.suffixes) for name, dialect in DIALECTS.items()}
 OPERATIONS = [
     ("/v1/fine_tuning/alpha/graders/run", "POST"),
     ("/v1/fine_tuning/alpha/graders/validate", "POST"),
@@ -68,6 +71,10 @@ OPERATIONS = [
     ("/v1/graders/{name}/versions/{version}/export", "GET"),
     ("/v1/graders/{name}/versions/{version}/score", "POST"),
     ("/v1/graders/{name}/versions/{version}/score/batch", "POST"),
+    *((f"{REWARDS}{name}{suffix}", "POST") for name in DIALECTS for suffix in SUFFIXES[name]),
+    (f"{REWARDS}roll", "GET"),
+    (f"{REWARDS}nemo-gym/seed_session", "POST"),
+    (f"{REWARDS}nemo-gym/aggregate_metrics", "POST"),
     ("/healthz", "GET"),
     ("/readyz", "GET"),
     ("/metrics", "GET"),
@@ -88,7 +95,7 @@ POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 MODES = [(path, method, POSITIVE) for path, method in OPERATIONS] + [
     (path, method, NEGATIVE)
     for path, method in OPERATIONS
-    if method == "POST" or path.endswith("/export")
+    if (method == "POST" and not path.endswith("/seed_session")) or path.endswith("/export")
 ]
 
 

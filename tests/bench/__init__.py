@@ -20,4 +20,4 @@ The main figure is the CPU time of the server's processes a request: unlike requ
 survives a busy machine.
 """
 
-SUITES = ("http", "batch", "stream", "similarity", "health", "start")
+SUITES = ("http", "batch", "stream", "similarity", "dialects", "health", "start")

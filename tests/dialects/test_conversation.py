@@ -20,6 +20,8 @@ from service.dialects.conversation import (
 from tests.dialects.world import options
 
 KEEP = options("slime", "end_tokens=keep")
+TEXT = {"type": "output_text", "text": "a"}
+REFUSAL = {"type": "refusal", "refusal": "no"}
 CALL = {
     "id": "call_1",
     "type": "function",
@@ -150,6 +152,29 @@ def test_responses_items() -> None:
         {"id": "call_2", "type": "custom", "custom": {"name": "raw", "input": "x"}},
     ]
     assert sample_of(items, KEEP).namespace == sample
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ({"type": "message", "role": "assistant", "content": [TEXT]}, "a"),
+        ({"type": "message", "role": "assistant", "content": "a"}, "a"),
+        ({"type": "message", "role": "assistant", "content": []}, ""),
+        ({"type": "message", "role": "assistant", "content": [REFUSAL]}, ""),
+        ({"type": "message", "role": "assistant", "content": ["a"]}, "a"),
+        ({"type": "message", "role": "user", "content": [TEXT]}, ""),
+        ({"role": "assistant", "content": "a"}, "a"),
+    ],
+)  # fmt: skip
+def test_a_single_item(item: dict[str, Any], text: str) -> None:
+    assert sample_of_items([item], KEEP).output_text == text
+
+
+def test_a_single_item_with_a_refusal_beside_its_text() -> None:
+    part = {"type": "output_text", "text": "a"}
+    item = {"type": "message", "role": "assistant", "content": [part], "refusal": "no"}
+    message = sample_of_items([item], KEEP).namespace["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == ("a", "no")
 
 
 def test_an_item_that_is_no_object_is_refused() -> None:

@@ -105,6 +105,20 @@ class TestNeMoGym:
         body = {**self.EXAMPLE, "responses_create_params": {"input": "q"}}
         assert row("nemo-gym", body, "prompt=p")[0]["p"] == "q"
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"responses_create_params": None},
+            {"responses_create_params": {"input": 3}},
+            {"responses_create_params": {"input": ["x"]}},
+            {"response": None},
+            {"response": {"output": "x"}},
+        ],
+    )
+    def test_what_cannot_be_read(self, change: Any) -> None:
+        with pytest.raises(RowError, match=next(iter(change))):
+            reading("nemo-gym", {**self.EXAMPLE, **change})
+
     def test_the_request_is_echoed_with_the_reward(self) -> None:
         assert answered("nemo-gym", self.EXAMPLE, [PLAIN]) == {**self.EXAMPLE, "reward": 1.0}
 
