@@ -18,10 +18,18 @@ from graders import schema
 from graders.engine import CompiledGrader
 from graders.sample import JsonValue
 from service.workshop.examples import Example
+from service.workshop.shapes import (
+    MANY,
+    dumped,
+    parsed,
+    texts_in,
+    with_leaves,
+    with_lists_of,
+    with_long_lists,
+)
 
 _LONG_WORDS = 20_000
 _DEEP = 200  # levels: deeper ones are refused before they reach a grader
-_MANY = 200
 _LETTERS = "aceijopsxyABCEHIKMOPSTXY0123456789"
 _LOOK_ALIKES = str.maketrans(  # Cyrillic letters and full-width digits
     _LETTERS,
@@ -85,7 +93,7 @@ def target_of(grader: CompiledGrader, examples: list[Example]) -> Target:
         sample=known,
         verdict=next(map(_best_verdict, judges), "1"),
         labels=_labels(parts, examples, best),
-        rubric="\n".join(prompts) or _dumped(grader.document),
+        rubric="\n".join(prompts) or dumped(grader.document),
         partial=_partial(examples, best),
     )
 
@@ -101,14 +109,14 @@ def attempts(target: Target) -> Iterator[Attempt]:
 
 
 def _attempts(target: Target) -> Iterator[Attempt]:
-    answer = _json(target.best_text)
+    answer = parsed(target.best_text)
     for name, text in _texts(target):
-        if answer is None or _json(text) != answer:
+        if answer is None or parsed(text) != answer:
             yield _attempt(target, name, {"output_text": text})
     if isinstance(answer, dict | list) and answer:
         for name, changed in _structures(target, answer):
             if changed != answer:
-                yield _attempt(target, name, {"output_text": _dumped(changed)})
+                yield _attempt(target, name, {"output_text": dumped(changed)})
     if target.partial is not None:
         yield _blown_up(target.partial)
     if target.sample["output_tools"]:
@@ -116,7 +124,7 @@ def _attempts(target: Target) -> Iterator[Attempt]:
 
 
 def _blown_up(partial: Example) -> Attempt:
-    text = _dumped(_repeated(_json(partial.graded_sample().output_text)))
+    text = dumped(with_long_lists(parsed(partial.graded_sample().output_text)))
     return Attempt(
         name="lists-repeated",
         item=partial.item,
@@ -132,11 +140,11 @@ def _attempt(target: Target, name: str, sample: dict[str, Any]) -> Attempt:
 def _texts(target: Target) -> Iterator[tuple[str, str]]:
     """Yield texts that stand for the whole answer."""
     best, verdict = target.best_text, target.verdict
-    strings = list(_strings(target.item))
+    strings = list(texts_in(target.item))
     yield "empty", ""
     yield "blank", " \n\t "
     yield "question-repeated", "\n".join(strings)
-    yield "item-dumped", _dumped(target.item)
+    yield "item-dumped", dumped(target.item)
     yield "reference-quoted", "; ".join(f'The reference says: "{text}"' for text in strings)
     yield "rubric-quoted", target.rubric
     yield "labels-listed", ", ".join(target.labels)
@@ -144,7 +152,7 @@ def _texts(target: Target) -> Iterator[tuple[str, str]]:
     yield "look-alikes", best.translate(_LOOK_ALIKES)
     yield "zero-width", "\u200b".join(best)
     yield "long", "word " * _LONG_WORDS
-    yield "repetition", "\n".join([best] * _MANY)
+    yield "repetition", "\n".join([best] * MANY)
     yield from _injections(verdict)
     yield from _codes()
     for name, text in _VALUES.items():
@@ -218,17 +226,17 @@ _LEAVES: dict[str, JsonValue] = {
 def _structures(target: Target, answer: JsonValue) -> Iterator[tuple[str, JsonValue]]:
     """Yield answers of the shape of the best one with something else in it."""
     for name, leaf in _LEAVES.items():
-        yield f"fields-{name}", _replaced(answer, _always(leaf))
-    yield "fields-look-alikes", _replaced(answer, _look_alike)
+        yield f"fields-{name}", with_leaves(answer, _always(leaf))
+    yield "fields-look-alikes", with_leaves(answer, _look_alike)
     texts = {
         "labels-listed": ", ".join(target.labels),
-        "item-dumped": _dumped(target.item),
+        "item-dumped": dumped(target.item),
         **dict(_injections(target.verdict)),
         **dict(_codes()),
     }
     for name, text in texts.items():
-        yield f"fields-{name}", _replaced(answer, _always(text))
-    yield "lists-of-labels", _relisted(answer, list(target.labels))
+        yield f"fields-{name}", with_leaves(answer, _always(text))
+    yield "lists-of-labels", with_lists_of(answer, list(target.labels))
 
 
 def _always(leaf: JsonValue) -> Callable[[JsonValue], JsonValue]:
@@ -246,7 +254,7 @@ def _tool_calls(target: Target, tools: list[Any]) -> Iterator[Attempt]:
         return _attempt(target, name, {"output_text": target.best_text, "output_tools": changed})
 
     yield calls("tools-none", [])
-    yield calls("tools-repeated", tools * _MANY)
+    yield calls("tools-repeated", tools * MANY)
     yield calls("tools-reversed", tools[::-1] + tools)
     texts: dict[str, JsonValue] = {
         "null": None,
@@ -254,7 +262,7 @@ def _tool_calls(target: Target, tools: list[Any]) -> Iterator[Attempt]:
         "not-json": "{",
         "list": "[]",
         "object": {},
-        "item-dumped": _dumped(target.item),
+        "item-dumped": dumped(target.item),
     }
     for name, arguments in texts.items():
         changed = copy.deepcopy(tools)
@@ -288,10 +296,10 @@ def _labels(
 ) -> tuple[str, ...]:
     """Return what can be listed at once; what the row itself holds comes last, as it is unknown."""
     stated = [label for p in parts if isinstance(p, schema.LabelModel) for label in p.labels]
-    own = set(_strings(best.item))
-    held = [text for example in examples for text in _strings(example.item)]
+    own = set(texts_in(best.item))
+    held = [text for example in examples for text in texts_in(example.item)]
     others = [text for text in dict.fromkeys(held) if text not in own]
-    return tuple(dict.fromkeys([*stated, *others, *_strings(best.item)]))
+    return tuple(dict.fromkeys([*stated, *others, *texts_in(best.item)]))
 
 
 def _partial(examples: list[Example], best: Example) -> Example | None:
@@ -301,62 +309,7 @@ def _partial(examples: list[Example], best: Example) -> Example | None:
         for example in examples
         if example.failure is None
         and 0 < example.reward < best.reward
-        and _repeated(_json(example.graded_sample().output_text)) is not None
+        and with_long_lists(parsed(example.graded_sample().output_text)) is not None
     ]
     between.sort(key=lambda example: example.reward)
     return between[len(between) // 2] if between else None
-
-
-def _strings(value: JsonValue) -> Iterator[str]:
-    """Yield the texts in ``value``, numbers included."""
-    if isinstance(value, dict):
-        for child in value.values():
-            yield from _strings(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _strings(child)
-    elif isinstance(value, str):
-        yield value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield json.dumps(value)
-
-
-def _replaced(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
-    """Return ``value`` with its leaves changed."""
-    if isinstance(value, dict):
-        return {key: _replaced(child, change) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_replaced(child, change) for child in value]
-    return change(value)
-
-
-def _repeated(value: JsonValue) -> JsonValue:
-    """Return ``value`` with its lists many times as long; None without a list in it."""
-    if isinstance(value, dict):
-        changed = {key: _repeated(child) for key, child in value.items()}
-        if all(child is None for child in changed.values()):
-            return None
-        return {key: value[key] if child is None else child for key, child in changed.items()}
-    return value * _MANY if isinstance(value, list) and value else None
-
-
-def _relisted(value: JsonValue, labels: list[str]) -> JsonValue:
-    """Return ``value`` with every list of texts replaced by ``labels``."""
-    if isinstance(value, dict):
-        return {key: _relisted(child, labels) for key, child in value.items()}
-    if isinstance(value, list):
-        if all(isinstance(child, str) for child in value):
-            return labels
-        return [_relisted(child, labels) for child in value]
-    return value
-
-
-def _json(text: str) -> JsonValue:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _dumped(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False)

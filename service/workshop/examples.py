@@ -5,7 +5,6 @@ The format is described in graders/README.md. Everything wrong in a file is foun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,8 +135,6 @@ def _problems(example: Example, grader: CompiledGrader) -> Iterator[str]:
         example.graded_sample()
     except RowError as error:
         yield str(error)
-    if not math.isfinite(example.reward):
-        yield "the reward must be finite"
     unknown = sorted(set(example.sub_rewards).difference(part_names(grader)))
     if unknown:
         yield f"sub_rewards names no part: {unknown}"

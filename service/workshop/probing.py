@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -16,10 +16,10 @@ from graders.grade import Grade
 from graders.sample import Sample
 from service.workshop.attacks import Attempt, attempts, target_of
 from service.workshop.check import TOLERANCE, Terms
-from service.workshop.examples import Example, ExamplesError, Recorded, read_examples
+from service.workshop.examples import Example, ExamplesError, read_examples
 from service.workshop.explain import shortened
 from service.workshop.library import Subject
-from service.workshop.probe_files import PROBES, ProbeLine, Weakness, read_lines, read_statement
+from service.workshop.probe_files import PROBES, ProbeLine, Statement, read_lines, read_statement
 from service.workshop.recorded import NOT_RECORDED, JudgeRecorder, recorded_ports
 from service.workshop.results import Result, Status
 
@@ -66,41 +66,97 @@ async def probe(
         return [_result(subject, "files", "failed", *error.problems)]
     if not examples:
         return [_result(subject, "files", "skipped", "NOT PROBED: no examples to start from")]
-    if above is None:
-        above = _middle(examples) if statement.above is None else statement.above
+    if above is not None:
+        statement = msgspec.structs.replace(statement, above=above)
+    elif statement.above is None:
+        statement = msgspec.structs.replace(statement, above=_middle(examples))
+    prober = _Prober(subject, terms, statement, lines, {} if record is None else record)
     made = _made(grader, examples, lines)
-    gate = asyncio.Semaphore(_UNDER_WAY)
-    assumed = ProbeLine(
-        attempt="",
-        judge=statement.judge,
-        endpoint=statement.endpoint,
-        embedding=statement.embedding,
-    )
+    results = await asyncio.gather(*(prober.result(attempt) for attempt in made.values()))
+    return [*results, *prober.about_statement(made)]
 
-    async def one(attempt: Attempt) -> Result:
-        line = lines.get(attempt.name, assumed)
-        async with gate:
+
+class _Prober:
+    """Grades attempts on one grader and judges what they earn."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        terms: Terms,
+        statement: Statement,
+        lines: dict[str, ProbeLine],
+        record: dict[str, ProbeLine],
+    ) -> None:
+        assert subject.grader is not None  # noqa: S101 - the caller has looked
+        self._subject = subject
+        self._grader: CompiledGrader = subject.grader
+        self._terms = terms
+        self._statement = statement
+        self._lines = lines
+        self._record = record
+        self._gate = asyncio.Semaphore(_UNDER_WAY)
+        self._assumed = ProbeLine(
+            attempt="",
+            judge=statement.judge,
+            endpoint=statement.endpoint,
+            embedding=statement.embedding,
+        )
+
+    async def result(self, attempt: Attempt) -> Result:
+        """Return what an attempt comes to."""
+        async with self._gate:
             started = time.perf_counter()
-            grade, replied = await _graded(grader, attempt, line, terms)
+            grade = await self._grade(attempt)
             seconds = time.perf_counter() - started
-        if record is not None and replied.judge:
-            record[attempt.name] = msgspec.structs.replace(
-                line, attempt=attempt.name, judge=replied.judge
-            )
-        weakness = statement.known.get(attempt.name)
-        most = above if attempt.honest is None else attempt.honest
-        result = _verdict(subject, attempt, grade, weakness, most, is_live=terms.live)
-        return msgspec.structs.replace(result, seconds=seconds)
+        return msgspec.structs.replace(self._verdict(attempt, grade), seconds=seconds)
 
-    results = await asyncio.gather(*(one(attempt) for attempt in made.values()))
-    if not terms.live and (statement.judge or statement.endpoint):
-        unrecorded = len(set(made).difference(lines))
-        line = f"{unrecorded} attempts were graded with the replies that {PROBES} assumes"
-        results.append(_result(subject, "assumed replies", "noted", line))
-    for name in sorted(set(statement.known).difference(made)):
-        problem = f"{PROBES} speaks of this attempt, and it is never made"
-        results.append(_result(subject, name, "failed", problem))
-    return results
+    def about_statement(self, made: dict[str, Attempt]) -> Iterator[Result]:
+        """Yield what is to be said about ``probes.json`` itself."""
+        if not self._terms.live and (self._statement.judge or self._statement.endpoint):
+            number = len(set(made).difference(self._lines))
+            line = f"{number} attempts were graded with the replies that {PROBES} assumes"
+            yield _result(self._subject, "assumed replies", "noted", line)
+        for name in sorted(set(self._statement.known).difference(made)):
+            problem = f"{PROBES} speaks of this attempt, and it is never made"
+            yield _result(self._subject, name, "failed", problem)
+
+    async def _grade(self, attempt: Attempt) -> Grade:
+        grader, item, ports = self._grader, attempt.item, self._terms.ports
+        sample = Sample.from_object(attempt.sample)
+        line = self._lines.get(attempt.name, self._assumed)
+        if not self._terms.live:
+            ports = recorded_ports(grader, item, sample, line, ports)
+            return await grader.grade(item, sample, ports)
+        recorder = JudgeRecorder(ports.judge)
+        ports = msgspec.structs.replace(ports, judge=recorder)
+        grade = await grader.grade(item, sample, ports)
+        replies = recorder.recorded(grader.requests(item, sample)).judge
+        if replies:
+            name = attempt.name
+            self._record[name] = msgspec.structs.replace(line, attempt=name, judge=replies)
+        return grade
+
+    def _verdict(self, attempt: Attempt, grade: Grade) -> Result:
+        subject, name = self._subject, attempt.name
+        codes = {failure.code for failure in grade.failures}
+        outside = {failure.kind for failure in grade.failures if failure.upstream}
+        if NOT_RECORDED in outside and "python_runtime" not in codes:
+            return _result(subject, name, "skipped", NOT_ASKED)  # code that raises needs no judge
+        most = self._statement.above if attempt.honest is None else attempt.honest
+        assert most is not None  # noqa: S101 - `probe` has filled it in
+        weakness = self._statement.known.get(name)
+        is_harmless = grade.reward <= most + TOLERANCE and not codes & _CRASHES and not outside
+        if is_harmless and weakness is None:
+            return _result(subject, name, "passed")
+        earned = f"earns {grade.reward!r}; at most {most!r} is fine"
+        if weakness is None:
+            return _result(subject, name, "failed", earned, *_shown(attempt, grade))
+        stated = {weakness.failure} if weakness.failure else set()
+        is_as_stated = abs(weakness.reward - grade.reward) <= TOLERANCE and stated <= codes
+        if self._terms.live or (is_as_stated and outside <= {NOT_RECORDED}):
+            return _result(subject, name, "noted", earned, f"known: {weakness.reason}")
+        pinned = f"{PROBES} states a reward of {weakness.reward!r}, failure {weakness.failure}"
+        return _result(subject, name, "failed", earned, pinned, *_shown(attempt, grade))
 
 
 def _made(
@@ -115,51 +171,6 @@ def _made(
             item = target.item if line.item is None else line.item
             made[name] = Attempt(name=name, item=item, sample=sample)
     return made
-
-
-async def _graded(
-    grader: CompiledGrader, attempt: Attempt, recorded: Recorded, terms: Terms
-) -> tuple[Grade, Recorded]:
-    """Return the grade, and with ``live`` what the judges replied."""
-    sample = Sample.from_object(attempt.sample)
-    ports = terms.ports
-    if not terms.live:
-        ports = recorded_ports(grader, attempt.item, sample, recorded, ports)
-        return await grader.grade(attempt.item, sample, ports), Recorded()
-    recorder = JudgeRecorder(ports.judge)
-    ports = msgspec.structs.replace(ports, judge=recorder)
-    grade = await grader.grade(attempt.item, sample, ports)
-    return grade, recorder.recorded(grader.requests(attempt.item, sample))
-
-
-def _verdict(  # noqa: PLR0913 - everything that decides
-    subject: Subject,
-    attempt: Attempt,
-    grade: Grade,
-    weakness: Weakness | None,
-    above: float,
-    *,
-    is_live: bool,
-) -> Result:
-    name = attempt.name
-    codes = {failure.code for failure in grade.failures}
-    is_unknown = any(failure.kind == NOT_RECORDED for failure in grade.failures)
-    if is_unknown and "python_runtime" not in codes:  # code that raises needs no judge to fail
-        return _result(subject, name, "skipped", NOT_ASKED)
-    outside = grade.upstream_failure is not None
-    is_harmless = grade.reward <= above + TOLERANCE and not codes & _CRASHES and not outside
-    if is_harmless and weakness is None:
-        return _result(subject, name, "passed")
-    earned = f"earns {grade.reward!r}; at most {above!r} is fine"
-    if weakness is None:
-        return _result(subject, name, "failed", earned, *_shown(attempt, grade))
-    known = f"known: {weakness.reason}"
-    stated = {weakness.failure} if weakness.failure else set()
-    is_as_stated = abs(weakness.reward - grade.reward) <= TOLERANCE and stated <= codes
-    if is_live or (is_as_stated and not outside):
-        return _result(subject, name, "noted", earned, known)
-    pinned = f"{PROBES} states a reward of {weakness.reward!r}, failure {weakness.failure}"
-    return _result(subject, name, "failed", earned, pinned, *_shown(attempt, grade))
 
 
 def _shown(attempt: Attempt, grade: Grade) -> list[str]:

@@ -32,9 +32,8 @@ def scaffold(name: str, kind: Kind, directory: Path) -> list[Path]:
         raise ScaffoldError(f"{folder} exists")
     written: list[Path] = []
     root = _TEMPLATES / kind
-    for source in sorted(path for path in root.rglob("*") if path.is_file()):
-        if source.parent.name == "__pycache__":
-            continue
+    sources = [path for path in root.rglob("*.*") if path.is_file() and path.suffix != ".pyc"]
+    for source in sorted(sources):
         file = folder / source.relative_to(root)
         file.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8")

@@ -150,12 +150,23 @@ async def test_sample_of_the_mutants_is_even_and_the_same_every_time(tmp_path: P
 
 
 async def test_mutants_that_do_not_compile_do_not_count(tmp_path: Path) -> None:
-    broken = {**LABEL, "labels": ["good"], "passing_labels": ["good"]}
-    one = subject(tmp_path / "g", broken, row("x", 1, judge={"": {"result": "good"}}))
-    assert (await catch_mutants(one, OPTIONS, terms())).share == 1.0
+    source = "def grade(s, i):\n    match len(s):\n        case -1: return 0.5\n    return 1.0\n"
+    assert len(changes({**CODE, "source": source})) == 4
+    one = subject(tmp_path / "g", {**CODE, "source": source}, row("x", 1))
+    caught = await catch_mutants(one, OPTIONS, terms())
+    assert caught.tried == 3  # a pattern cannot be +1
     nothing = subject(tmp_path / "h", ENDPOINT, row("x", 1, endpoint={"": {"score": 1}}))
     caught = await catch_mutants(nothing, OPTIONS, Terms(ports=terms().ports))
     assert (caught.tried, caught.share) == (0, 1.0)
+
+
+async def test_mutant_whose_recordings_contradict_each_other_is_noticed(tmp_path: Path) -> None:
+    document = multi("a + b", a=JUDGE, b={**JUDGE, "range": [1, 5.5]})
+    judge = {"a": {"result": 1}, "b": {"result": 2}}
+    example = {"item": {"question": "?"}, "model_sample": "!", "reward": 3, "judge": judge}
+    caught = await catch_mutants(subject(tmp_path / "g", document, example), OPTIONS, terms())
+    assert "a: range [1, 10] → [1, 5.5]" not in caught.survivors
+    assert "b: range [1, 5.5] → [1, 3.25]" in caught.survivors
 
 
 async def test_unreadable_examples_fail(tmp_path: Path) -> None:

@@ -254,6 +254,10 @@ class TestJudges:
         results = await probed(tmp_path, multi("a * b", a=JUDGE, b=PYTHON), rows)
         found = {result.name: result.status for result in results}
         assert (found["empty"], found["fields-null"]) == ("failed", "skipped")
+        known = {"reason": "needs JSON", "reward": 0.0, "failure": "python_runtime"}
+        probes = {"known": {"empty": known}}
+        results = await probed(tmp_path, multi("a * b", a=JUDGE, b=PYTHON), rows, probes=probes)
+        assert [each.name for each in results if each.status == "noted"] == ["empty"]
 
     async def test_attempts_of_the_author_are_made(self, tmp_path: Path) -> None:
         one = subject(tmp_path / "g", EXACT, row("Paris", 1))
