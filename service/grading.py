@@ -22,7 +22,7 @@ from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
-from service.judge import JudgeContext, judging
+from service.judge import JudgeContext, MissingRecordingError, judging
 from service.lean import ClientGoneError
 from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
@@ -32,8 +32,8 @@ _BLOCK_S = 0.004  # how long grading may keep the event loop
 _MAX_BLOCK_ROWS = 512
 _MAX_KNOWN_ROWS = 64  # rows that differ in nothing but the reward are made once for each reward
 
-_TOO_MANY: dict[str, type[UpstreamError]] = {
-    kind.code: kind for kind in (BudgetExceededError, OverloadedError)
+_OWN_ANSWERS: dict[str, type[UpstreamError]] = {
+    kind.code: kind for kind in (BudgetExceededError, MissingRecordingError, OverloadedError)
 }
 _SUM_SCALE = 2.0**-64  # exact, and keeps the sum of the largest rewards finite
 
@@ -79,14 +79,15 @@ def raise_upstream(grade: Grade) -> None:
     """Raise what a single call answers when something outside failed, so that nobody takes its 0.0.
 
     Raises:
-        NotAvailableError, BudgetExceededError, OverloadedError, UpstreamError: As the failure says.
+        NotAvailableError, BudgetExceededError, MissingRecordingError, OverloadedError,
+        UpstreamError: As the failure says.
     """
     failure = grade.upstream_failure
     if failure is None:
         return
     if failure.kind == NOT_AVAILABLE:
         raise NotAvailableError(failure.message)
-    kind = _TOO_MANY.get(failure.code, UpstreamError)
+    kind = _OWN_ANSWERS.get(failure.code, UpstreamError)
     raise kind(failure.message, retryable=failure.retryable, retry_after_s=failure.retry_after_s)
 
 

@@ -18,6 +18,7 @@ from graders.errors import (
 )
 from graders.grade import TokenUsage
 from service.cli.rows import Row
+from service.judge import MissingRecordingError
 from service.wire import RowError
 
 _UPSTREAM = {
@@ -27,6 +28,7 @@ _UPSTREAM = {
         EmbedderUnavailableError,
         EndpointUnavailableError,
         JudgeUnavailableError,
+        MissingRecordingError,
         OverloadedError,
         SandboxUnavailableError,
         UpstreamError,
