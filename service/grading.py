@@ -188,7 +188,7 @@ class RowGrader:
         async def work() -> None:
             while (entry := await queue.get()) is not None:
                 index, (item, sample) = entry
-                emit(index, self.result(await self._grader.grade(item, sample, self._ports)))
+                emit(index, await self.asked(item, sample))
 
         async with asyncio.TaskGroup() as group:
             workers = 0
@@ -200,6 +200,10 @@ class RowGrader:
                 await queue.put(entry)
             for _ in range(workers):
                 await queue.put(None)
+
+    async def asked(self, item: dict[str, Any], sample: Sample) -> RowResult:
+        """Return the result of one row by a definition that asks something outside."""
+        return self.result(await self._grader.grade(item, sample, self._ports))
 
     def result(self, grade: Grade) -> RowResult:
         """Return the row of ``grade`` and count it."""

@@ -9,7 +9,7 @@ from service.judge.adapter import OpenAIJudge
 from service.judge.budget import Budget, BudgetConfig
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context, judging
-from service.judge.ensemble import Draw, Ensemble, Sampling, combine, draw
+from service.judge.ensemble import Draw, Ensemble, Method, Sampling, combine, draw
 from service.judge.estimate import CallCollector, ModelEstimate, predict
 from service.judge.lane import RetryPolicy
 from service.judge.outcome import MissingRecordingError
@@ -34,6 +34,7 @@ __all__ = [
     "JudgeContext",
     "JudgeStats",
     "Latency",
+    "Method",
     "MissingRecordingError",
     "ModelEstimate",
     "OpenAIJudge",

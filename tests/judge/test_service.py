@@ -161,6 +161,25 @@ class TestOneScore:
             assert refused.status_code == 400
             assert header in refused.json()["detail"]
 
+    def test_of_an_ensemble_pays_every_draw_once_and_shares_the_plain_one(
+        self, upstream: Upstream, client: httpx.Client
+    ) -> None:
+        rewards = iter((0.25, 0.75, 1.0))
+        upstream.script = lambda asked: completion(verdict(str(next(rewards))))
+        plain = ask(client, "judged", judged("ensemble"))
+        row = {**judged("ensemble"), "sampling": {"n": 3, "method": "median"}}
+        found = ask(client, "judged", row)
+        assert plain["reward"] == 0.25
+        assert found["reward"] == 0.75
+        assert found["cost_usd"] == pytest.approx(2 * COST_USD)
+        assert found["token_usage"][MODEL]["total_tokens"] == 360
+        assert sorted(one["reward"] for one in found["ensemble"]["draws"]) == [0.25, 0.75, 1.0]
+        assert upstream.count == 3
+        upstream.script = by_marker
+        row["sampling"] = {"models": ["gpt-4o-mini", "o3"]}
+        ask(client, "judged", row)
+        assert {asked.body["model"] for asked in upstream.asked[3:]} == {"gpt-4o-mini", "o3"}
+
 
 class TestManyScores:
     def test_of_a_batch_are_in_order_and_add_up(
