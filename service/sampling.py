@@ -13,10 +13,10 @@ from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
 from service.grading import RowGrader, error_of
-from service.judge import Draw, Ensemble, JudgeContext, Sampling, draw
-from service.judging import judge_models
+from service.judge import JudgeContext, Sampling, draw
+from service.judging import NO_JUDGE, ensemble_result, judge_models
 from service.metrics import GradeCounter
-from service.wire import DrawResult, EnsembleResult, RowResult
+from service.wire import EnsembleResult, RowResult
 
 
 def refuse_unless_judged(grader: CompiledGrader) -> None:
@@ -26,10 +26,7 @@ def refuse_unless_judged(grader: CompiledGrader) -> None:
         ClientException: It asks none.
     """
     if not judge_models(grader.grader, grader.pointers):
-        raise ClientException(
-            f"sampling is for graders that ask a judge model; this {grader.type} asks none "
-            "- at `$.sampling`"
-        )
+        raise ClientException(f"sampling {NO_JUDGE.format(grader.type)} - at `$.sampling`")
 
 
 async def drawn(
@@ -42,28 +39,7 @@ async def drawn(
     """Return the combined grade of ``row`` and the draws that it is made of."""
     item, sample = row
     found = await draw(lambda: definition.grader.grade(item, sample, ports), sampling, terms)
-    return found.grade, ensemble_result(found, sampling)
-
-
-def ensemble_result(ensemble: Ensemble, sampling: Sampling) -> EnsembleResult:
-    """Return ``ensemble`` as it travels."""
-    return EnsembleResult(
-        method=sampling.method,
-        spread=ensemble.spread,
-        minimum=ensemble.minimum,
-        maximum=ensemble.maximum,
-        draws=[_draw_result(one) for one in ensemble.draws],
-    )
-
-
-def _draw_result(one: Draw) -> DrawResult:
-    return DrawResult(
-        model=one.model,
-        sample_index=one.sample_index,
-        reward=one.grade.reward,
-        ok=one.grade.ok,
-        error=error_of(one.grade.failures) or msgspec.UNSET,
-    )
+    return found.grade, ensemble_result(found, sampling, error_of)
 
 
 class SampledRowGrader(RowGrader):

@@ -10,6 +10,10 @@ from graders.errors import Finding
 from graders.grade import ErrorFlags, TokenUsage
 from service.judge import Method, Sampling
 
+# Request headers that say on what terms judges are asked; see `service.terms`.
+CACHE_HEADER = "x-gradekeeper-cache"
+SAMPLE_INDEX_HEADER = "x-gradekeeper-sample-index"
+
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of ``graders/run``; further fields (``trace_id`` …) are taken and unused, as hosted."""

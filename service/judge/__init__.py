@@ -10,7 +10,7 @@ from service.judge.budget import Budget, BudgetConfig
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context, judging
 from service.judge.ensemble import Draw, Ensemble, Method, Sampling, combine, draw
-from service.judge.estimate import CallCollector, ModelEstimate, predict
+from service.judge.estimate import CallCollector, ModelEstimate, Prediction
 from service.judge.lane import RetryPolicy
 from service.judge.outcome import MissingRecordingError
 from service.judge.recording import Recording, RecordingError
@@ -38,6 +38,7 @@ __all__ = [
     "MissingRecordingError",
     "ModelEstimate",
     "OpenAIJudge",
+    "Prediction",
     "Price",
     "Recording",
     "RecordingError",
@@ -55,6 +56,5 @@ __all__ = [
     "known_shutdowns",
     "listed_shutdowns",
     "load_routes",
-    "predict",
     "shutdown_warning",
 ]
