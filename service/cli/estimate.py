@@ -14,21 +14,17 @@ from graders.grade import Grade
 from graders.ports import Ports
 from service.cli import asking, failures
 from service.cli.asking import Asking
-from service.cli.failures import CommandError
 from service.cli.output import show, show_json, table
 from service.cli.rows import DEFAULT_SAMPLE_FIELD, DataFile, Row
-from service.cli.runtime import compile_file, find, is_file_argument, read_settings
+from service.cli.runtime import compile_file, find, is_file_argument, read_routes, read_settings
 from service.judge import (
     CallCollector,
     ModelEstimate,
     Prediction,
     Routes,
-    RoutesError,
     draw,
     judging,
-    load_routes,
 )
-from service.settings import Settings, environment
 
 EXIT_CODES = {
     failures.OK: "estimated",
@@ -90,19 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         max_bytes=settings.max_line_bytes,
     )
-    estimate = asyncio.run(_estimate(grader, data, terms, _routes(settings)))
+    estimate = asyncio.run(_estimate(grader, data, terms, read_routes(settings)))
     if arguments.json:
         show_json(estimate)
     else:
         show(*_lines(estimate))
     return failures.OK
-
-
-def _routes(settings: Settings) -> Routes:
-    try:
-        return load_routes(settings.judge_routes_file or None, environment())
-    except RoutesError as error:
-        raise CommandError(str(error)) from error
 
 
 async def _estimate(

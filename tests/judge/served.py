@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from tests.api import world
-from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings
+from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings, error
 
 PRICE = {"input": 2.0, "cached_input": 0.5, "output": 8.0}
 COST_USD = 0.00036  # 100 prompt and 20 completion tokens at that price
@@ -48,6 +48,8 @@ class Background:
 
 def by_marker(asked: Asked) -> Says:
     """Answer what ``[[judge:…]]`` in the prompt says; embeddings by their texts."""
+    if asked.method == "GET":
+        return error(404)
     if asked.path.endswith("/embeddings"):
         return embeddings(asked)
     marker = asked.marker

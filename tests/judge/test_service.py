@@ -393,6 +393,21 @@ async def test_thousand_slow_judge_calls_leave_the_service_answering(
     assert upstream.most_in_flight > 100  # how many at once depends on the machine
 
 
+def test_lint_learns_of_shutdowns_from_the_upstream(
+    upstream: Upstream, client: httpx.Client
+) -> None:
+    listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": "2031-01-01"}]}
+    upstream.script = lambda asked: Says(body=json.dumps(listed).encode())
+
+    def lint() -> str:
+        found = client.get("/v1/graders/labelled/versions/1").json()["lint"]
+        return str(found[-1]["message"])
+
+    assert "2027-01-14; routes send it to 'gpt-4.1-2025-04-14'." in lint()
+    world.wait_until(lambda: "2031-01-01" in lint())
+    assert [asked.path for asked in upstream.asked] == ["/v1/models"]
+
+
 class TestStrangeUpstreams:
     @pytest.mark.parametrize(
         "says",
