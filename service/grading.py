@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -129,18 +130,22 @@ class RowGrader:
         self._known: dict[float, RowResult] = {}
         self._block = 1  # rows to grade before the next look at the clock
         self._sum = 0.0
+        self._rewards = array(
+            "d"
+        )  # of rows that end in any order, whose mean must not depend on it
         self.rows = 0
         self.ok = 0
         self.passed = 0
 
     def summary(self) -> Summary:
         """Return the counts of everything graded so far."""
+        total = self._sum if self.is_pure else math.fsum(self._rewards)
         return Summary(
             rows=self.rows,
             ok=self.ok,
             failed=self.rows - self.ok,
             passed=self.passed,
-            mean_reward=self._sum / self.ok / _SUM_SCALE if self.ok else None,
+            mean_reward=total / self.ok / _SUM_SCALE if self.ok else None,
         )
 
     def close(self) -> None:
@@ -215,7 +220,10 @@ class RowGrader:
                 self._counter.failure(failure.code)
             return self._row(grade)
         self.ok += 1
-        self._sum += reward * _SUM_SCALE
+        if self.is_pure:
+            self._sum += reward * _SUM_SCALE
+        else:
+            self._rewards.append(reward * _SUM_SCALE)
         plain = not (grade.sub_rewards or grade.judgements or grade.diagnostics)
         row = self._known.get(reward) if plain else None
         if row is None:

@@ -129,6 +129,7 @@ class TestOneScore:
         assert same["reward"] == pytest.approx(1.0)
         assert same["token_usage"]["embedding-1"]["prompt_tokens"] == 7
         assert "|embedding:embedding-1:" in same["signature"]
+        assert same["cost_usd"] == pytest.approx(7 * 2e-6)
 
     def test_of_a_refusal_and_of_nonsense_is_a_flag_not_a_zero(
         self, upstream: Upstream, client: httpx.Client
