@@ -30,6 +30,7 @@ from service.judge.stats import JudgeStats, RouteState
 from service.judge.tiers import Tiers
 from service.stores import NANO, Store
 
+_MAX_TARGETS: Final = 1_000  # graders of callers may name any model
 _FALLBACK_ROUTES: Final = Routes(routes=(Route(name="default"),))
 
 
@@ -66,6 +67,7 @@ class OpenAIJudge:
         # Replaying needs no upstream, but questions name one.
         replay = config.mode == "replay"
         self._routes = _FALLBACK_ROUTES if replay and not routes.routes else routes
+        self._targets: dict[str, Target] = {}
         self._tiers = Tiers(config, store, self.stats, clock=clock)
         self._asker = Asker(
             config, self._routes, store, self.stats, clock=clock, wall=wall, random=random
@@ -153,7 +155,11 @@ class OpenAIJudge:
         await self._asker.close()
 
     def _target(self, model: str, unavailable: type[UpstreamError]) -> Target:
-        target = self._routes.target(model)
+        target = self._targets.get(model)
+        if target is None:
+            target = self._routes.target(model)
+            if target is not None and len(self._targets) < _MAX_TARGETS:
+                self._targets[model] = target
         if target is None:
             raise unavailable(
                 f"no route answers for model {model!r}", retryable=False, kind="no_route"
@@ -163,6 +169,9 @@ class OpenAIJudge:
     async def _land(
         self, question: Question, context: JudgeContext, unavailable: type[UpstreamError]
     ) -> Landed:
+        at_hand = self._tiers.at_hand(question.key, context)
+        if at_hand is not None:  # half of a hit's time would be the deadline's
+            return at_hand
         left = self._deadline_s
         if context.ends_at is not None:
             left = min(left, context.ends_at - self._clock())
