@@ -68,7 +68,7 @@ class Tiers:
             self._recording = Recording(config.recording, mode=config.mode)
 
     def at_hand(self, key: str, context: JudgeContext) -> Landed | None:
-        """Return the outcome of the question ``key`` if nothing has to be waited for or recorded."""
+        """Return the outcome of ``key`` if nothing has to be waited for or recorded."""
         if context.cache != "read-write" or self._replays or self._recording is not None:
             return None
         near = self._cache.near(key)
