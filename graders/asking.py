@@ -97,7 +97,7 @@ def embedder(request: Request[EmbeddingCall], score: ScoreReply[EmbeddingReply])
             reward=score(reply),
             usage={reply.model: reply.usage},
             judgements=(f"embedding:{reply.model}:{reply.key}",),
-            diagnostics={"": {"cached": reply.cached}},
+            diagnostics={"": {**reply.diagnostics, "cached": reply.cached}},
         )
 
     return ask

@@ -138,13 +138,14 @@ class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One vector a text, in the order of the call."""
+    """One vector a text, in the order of the call; the rest as in `JudgeReply`."""
 
     vectors: tuple[tuple[float, ...], ...]
     model: str
     usage: TokenUsage = TokenUsage()
     key: str = ""
     cached: bool = False
+    diagnostics: dict[str, Any] = {}
 
 
 class Embedder(Protocol):

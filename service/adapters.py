@@ -22,7 +22,7 @@ from graders.errors import SandboxUnavailableError
 from graders.metrics import WordNet, WordNetNotFoundError
 from graders.ports import Ports, SandboxResult, SandboxRun
 from service.endpoint_caller import EndpointConfig, HttpEndpointCaller
-from service.judge import BudgetConfig, JudgeConfig, OpenAIJudge, load_routes
+from service.judge import BudgetConfig, JudgeConfig, OpenAIJudge, Routes, load_routes
 from service.logs import event
 from service.sandbox import (
     IsolationReport,
@@ -35,6 +35,7 @@ from service.sandbox import (
 )
 from service.sandbox.build_image import interpreter, known_tags
 from service.settings import Settings, environment
+from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
         store: What the replicas share.
         sandbox: Also under ``ports``; with its statistics.
         endpoint: Also under ``ports``.
+        shutdowns: What is known about the end of judge models.
     """
 
     ports: Ports
@@ -65,6 +67,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     sandbox: LateSandbox
     endpoint: HttpEndpointCaller
+    shutdowns: Shutdowns
 
 
 def definition_directories(settings: Settings) -> list[Path]:
@@ -113,7 +116,7 @@ def build_adapters(settings: Settings) -> Adapters:
         store = open_store(StoreConfig(url=settings.redis_url or None))
     except ValueError as error:
         raise AdapterError(str(error)) from error
-    judge = _judge(settings, store)
+    judge, routes = _judge(settings, store)
     sandbox = LateSandbox(settings)
     endpoint = _endpoint_caller(settings)
     return Adapters(
@@ -132,6 +135,10 @@ def build_adapters(settings: Settings) -> Adapters:
         store=store,
         sandbox=sandbox,
         endpoint=endpoint,
+        # Who replays wants no upstream asked.
+        shutdowns=Shutdowns(
+            routes, look_up=None if settings.judge_mode == "replay" else judge.models
+        ),
     )
 
 
@@ -149,12 +156,13 @@ async def running(adapters: Adapters) -> AsyncIterator[Adapters]:
         yield adapters
     finally:
         await adapters.sandbox.close()
+        await adapters.shutdowns.close()
         await adapters.judge.close()
         await adapters.endpoint.close()
         await adapters.store.close()
 
 
-def _judge(settings: Settings, store: Store) -> OpenAIJudge:
+def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
     try:
         routes = load_routes(settings.judge_routes_file or None, environment())
         config = JudgeConfig(
@@ -166,7 +174,7 @@ def _judge(settings: Settings, store: Store) -> OpenAIJudge:
             share=settings.workers,
             budget=_budgets(settings.judge_budgets_file),
         )
-        return OpenAIJudge(config, routes, store)
+        return OpenAIJudge(config, routes, store), routes
     except ValueError as error:  # RoutesError and RecordingError are kinds of it
         raise AdapterError(str(error)) from error
 

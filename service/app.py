@@ -39,6 +39,7 @@ from service.observing import Observer
 from service.problems import handle
 from service.services import Services
 from service.settings import Settings
+from service.shutdowns import Shutdowns
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             "definitions": _definitions_check(definitions),
             **(adapters.checks if adapters else {}),
         },
+        shutdowns=adapters.shutdowns if adapters else Shutdowns(),
         look=Observer(series, adapters).look if adapters else _nothing_to_see,
     )
     access_log = (

@@ -23,6 +23,7 @@ from graders.building import Options
 from graders.engine import CompiledGrader, Purpose, compile_grader
 from graders.errors import DefinitionError, Finding
 from graders.registry import BrokenDefinitionsError, Definition, Registry
+from service.judge import Sampling
 from service.lean import decode
 from service.logs import event
 from service.metrics import GradeCounter, Metrics
@@ -39,6 +40,7 @@ class _UnreadRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A `BatchRequest` whose rows are still JSON."""
 
     rows: list[msgspec.Raw]
+    sampling: Sampling | None = None
 
 
 _find_rows = msgspec.json.Decoder(_UnreadRows).decode
@@ -158,15 +160,18 @@ class RowDecoders:
         )
         batch = msgspec.defstruct(
             "BatchRequest",
-            [("rows", list[row])],  # type: ignore[valid-type] # made at run time
+            [
+                ("rows", list[row]),  # type: ignore[valid-type] # made at run time
+                ("sampling", Sampling | None, None),
+            ],
             frozen=True,
             forbid_unknown_fields=True,
         )
         self._batch = msgspec.json.Decoder(batch)
         self.row = msgspec.json.Decoder(row)
 
-    async def rows(self, body: bytes) -> Sequence[ScoreRequest]:
-        """Return the rows of a JSON batch; a large one is decoded in turns with other requests.
+    async def batch(self, body: bytes) -> BatchRequest:
+        """Return a JSON batch; a large one is decoded in turns with other requests.
 
         Raises:
             SerializationException: The body is no batch; the message names the place.
@@ -174,21 +179,21 @@ class RowDecoders:
         if len(body) > _DECODED_AT_ONCE_BYTES:
             # What is wrong with a row is said below, with its place in the batch.
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return await self._rows_in_turns(body)
-        rows: Sequence[ScoreRequest] = decode(self._batch, body).rows
-        return rows
+                return await self._batch_in_turns(body)
+        batch: BatchRequest = decode(self._batch, body)
+        return batch
 
-    async def _rows_in_turns(self, body: bytes) -> Sequence[ScoreRequest]:
+    async def _batch_in_turns(self, body: bytes) -> BatchRequest:
         await asyncio.sleep(0)
-        found = _find_rows(body).rows
+        found = _find_rows(body)
         rows: list[ScoreRequest] = []
         ends = 0.0
-        for raw in found:
+        for raw in found.rows:
             if time.perf_counter() > ends:
                 await asyncio.sleep(0)
                 ends = time.perf_counter() + _TURN_S
             rows.append(self.row.decode(raw))
-        return rows
+        return BatchRequest(rows=rows, sampling=found.sampling)
 
 
 class AdHocGraders:

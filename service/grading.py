@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
-from service.judge import JudgeContext, judging
+from service.judge import JudgeContext, MissingRecordingError, judging
 from service.lean import ClientGoneError
 from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
@@ -32,8 +33,8 @@ _BLOCK_S = 0.004  # how long grading may keep the event loop
 _MAX_BLOCK_ROWS = 512
 _MAX_KNOWN_ROWS = 64  # rows that differ in nothing but the reward are made once for each reward
 
-_TOO_MANY: dict[str, type[UpstreamError]] = {
-    kind.code: kind for kind in (BudgetExceededError, OverloadedError)
+_OWN_ANSWERS: dict[str, type[UpstreamError]] = {
+    kind.code: kind for kind in (BudgetExceededError, MissingRecordingError, OverloadedError)
 }
 _SUM_SCALE = 2.0**-64  # exact, and keeps the sum of the largest rewards finite
 
@@ -79,14 +80,15 @@ def raise_upstream(grade: Grade) -> None:
     """Raise what a single call answers when something outside failed, so that nobody takes its 0.0.
 
     Raises:
-        NotAvailableError, BudgetExceededError, OverloadedError, UpstreamError: As the failure says.
+        NotAvailableError, BudgetExceededError, MissingRecordingError, OverloadedError,
+        UpstreamError: As the failure says.
     """
     failure = grade.upstream_failure
     if failure is None:
         return
     if failure.kind == NOT_AVAILABLE:
         raise NotAvailableError(failure.message)
-    kind = _TOO_MANY.get(failure.code, UpstreamError)
+    kind = _OWN_ANSWERS.get(failure.code, UpstreamError)
     raise kind(failure.message, retryable=failure.retryable, retry_after_s=failure.retry_after_s)
 
 
@@ -128,18 +130,22 @@ class RowGrader:
         self._known: dict[float, RowResult] = {}
         self._block = 1  # rows to grade before the next look at the clock
         self._sum = 0.0
+        self._rewards = array(
+            "d"
+        )  # of rows that end in any order, whose mean must not depend on it
         self.rows = 0
         self.ok = 0
         self.passed = 0
 
     def summary(self) -> Summary:
         """Return the counts of everything graded so far."""
+        total = self._sum if self.is_pure else math.fsum(self._rewards)
         return Summary(
             rows=self.rows,
             ok=self.ok,
             failed=self.rows - self.ok,
             passed=self.passed,
-            mean_reward=self._sum / self.ok / _SUM_SCALE if self.ok else None,
+            mean_reward=total / self.ok / _SUM_SCALE if self.ok else None,
         )
 
     def close(self) -> None:
@@ -187,7 +193,7 @@ class RowGrader:
         async def work() -> None:
             while (entry := await queue.get()) is not None:
                 index, (item, sample) = entry
-                emit(index, self.result(await self._grader.grade(item, sample, self._ports)))
+                emit(index, await self.asked(item, sample))
 
         async with asyncio.TaskGroup() as group:
             workers = 0
@@ -200,6 +206,10 @@ class RowGrader:
             for _ in range(workers):
                 await queue.put(None)
 
+    async def asked(self, item: dict[str, Any], sample: Sample) -> RowResult:
+        """Return the result of one row by a definition that asks something outside."""
+        return self.result(await self._grader.grade(item, sample, self._ports))
+
     def result(self, grade: Grade) -> RowResult:
         """Return the row of ``grade`` and count it."""
         self.rows += 1
@@ -210,7 +220,10 @@ class RowGrader:
                 self._counter.failure(failure.code)
             return self._row(grade)
         self.ok += 1
-        self._sum += reward * _SUM_SCALE
+        if self.is_pure:
+            self._sum += reward * _SUM_SCALE
+        else:
+            self._rewards.append(reward * _SUM_SCALE)
         plain = not (grade.sub_rewards or grade.judgements or grade.diagnostics)
         row = self._known.get(reward) if plain else None
         if row is None:

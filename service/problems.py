@@ -29,6 +29,7 @@ from graders.errors import (
     UpstreamError,
 )
 from graders.wording import dotted, escape
+from service.judge import MissingRecordingError
 from service.lean import ClientGoneError, LeanResponse
 from service.wire import OpenAIError, OpenAIErrorResponse, Problem
 
@@ -78,6 +79,8 @@ _TABLE: tuple[tuple[type[Exception], int, str, str], ...] = (
     (UnknownVersionError, 404, "unknown-version", "No such version"),
     (UngradedError, 422, "ungraded", "The grader could not grade"),
     (UncarriedError, 422, "not-exportable", "The target cannot take this grader"),
+    # Not 404 (the grader is there), not 5xx (clients would retry what cannot come to differ).
+    (MissingRecordingError, 424, "missing-recording", "Nobody recorded this judgement"),
     (BudgetExceededError, 429, "budget-exceeded", "The budget is spent"),
     (OverloadedError, 429, "overloaded", "Too many calls are waiting"),
     (NotAvailableError, 501, "not-available", "Not available here"),

@@ -13,6 +13,7 @@ from service.definitions import AdHocGraders, Definitions
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.settings import Settings
+from service.shutdowns import Shutdowns
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         jobs: Rewards that callers submit and poll.
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
+        shutdowns: What is known about the end of judge models.
         look: Brings the metrics of the adapters up to date.
     """
 
@@ -32,4 +34,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeySource
     jobs: Jobs
     checks: dict[str, Check]
+    shutdowns: Shutdowns
     look: Callable[[], None]

@@ -12,9 +12,7 @@ from typing import Any, get_args
 from litestar.exceptions import ClientException
 
 from service.judge.context import CacheControl, JudgeContext
-
-CACHE_HEADER = "x-gradekeeper-cache"
-SAMPLE_INDEX_HEADER = "x-gradekeeper-sample-index"
+from service.wire import CACHE_HEADER, SAMPLE_INDEX_HEADER
 
 _CACHE_CONTROLS: tuple[str, ...] = get_args(CacheControl)
 _INDEX = re.compile(r"[0-9]{1,6}\Z")

@@ -8,6 +8,11 @@ import msgspec
 
 from graders.errors import Finding
 from graders.grade import ErrorFlags, TokenUsage
+from service.judge import Method, Sampling
+
+# Request headers that say on what terms judges are asked; see `service.terms`.
+CACHE_HEADER = "x-gradekeeper-cache"
+SAMPLE_INDEX_HEADER = "x-gradekeeper-sample-index"
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +85,25 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     group: str | None = None
 
 
+class SampledRequest(ScoreRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row, and how often which judges are asked about it.
+
+    Attributes:
+        sampling: Draws of an ensemble; without it, the grader is asked once.
+    """
+
+    sampling: Sampling | None = None
+
+
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Many rows for one grader."""
+    """Many rows for one grader.
+
+    Attributes:
+        sampling: Draws of an ensemble for every row.
+    """
 
     rows: list[ScoreRequest]
+    sampling: Sampling | None = None
 
 
 class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +128,42 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after_s: float | None = None
 
 
+class DrawResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One draw of an ensemble.
+
+    Attributes:
+        model: Judge model asked in the definition's place; null for its own.
+        sample_index: Number of the draw.
+        reward: Meaningless unless ``ok``; such a draw counts nowhere.
+        ok: Whether the grader gave the reward itself.
+        error: The first failure; absent when ``ok``.
+    """
+
+    model: str | None
+    sample_index: int
+    reward: float
+    ok: bool
+    error: RowError | msgspec.UnsetType = msgspec.UNSET
+
+
+class EnsembleResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the draws of one row gave; the row's reward is theirs by ``method``.
+
+    Attributes:
+        method: How the rewards of the draws were combined.
+        spread: Sample standard deviation of the rewards that are ``ok``; 0.0 for one.
+        minimum: Lowest of them; null without any.
+        maximum: Highest of them; null without any.
+        draws: By model, then by number.
+    """
+
+    method: Method
+    spread: float
+    minimum: float | None
+    maximum: float | None
+    draws: list[DrawResult]
+
+
 class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Result of one row of a batch.
 
@@ -126,6 +182,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         rank: Place in the group, 1 for the highest reward, equal rewards sharing a place; absent
             for a row that is not ``ok``.
         advantage: (reward - mean) / (std + 1e-6) over the rows of the group that are ``ok``.
+        ensemble: The draws, where ``sampling`` asked for some.
     """
 
     reward: float
@@ -141,6 +198,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: str | None = None
     rank: int | None = None
     advantage: float | None = None
+    ensemble: EnsembleResult | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +252,7 @@ class ScoreResponse(GraderReference, frozen=True, kw_only=True):
     sampled_model_name: str | None
     cost_usd: float | None
     diagnostics: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
 
 
 class BatchResponse(GraderReference, frozen=True, kw_only=True):

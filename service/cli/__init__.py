@@ -23,6 +23,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "serve": "serve the graders over HTTP",
     "score": "score a file of rows, in this process or on a server",
+    "estimate": "predict what judges will take for a file of rows",
     "validate": "list everything wrong or doubtful about grader files",
     "new": "start a definition of your own",
     "check": "run all examples, lint and probes of definitions",

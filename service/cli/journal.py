@@ -19,12 +19,13 @@ import msgspec
 
 from service.cli.failures import CommandError
 from service.cli.lines import Line
+from service.judge import Sampling
 
 _MISSING = -1
 _encode = msgspec.json.Encoder().encode
 
 
-class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run is about; scores of another run must not be mixed with its own."""
 
     signature: str
@@ -33,6 +34,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     sample_field: str
     limit: int | None
     debug: bool
+    sample_index: int = 0
+    sampling: Sampling | None = None
 
     @property
     def id(self) -> str:
@@ -47,6 +50,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
             "sample_field": "--sample-field",
             "limit": "--limit",
             "debug": "--debug",
+            "sample_index": "--sample-index",
+            "sampling": "the ensemble",
         }
         names = [
             word for name, word in words.items() if getattr(self, name) != getattr(other, name)

@@ -18,7 +18,8 @@ from graders.errors import (
 )
 from graders.grade import TokenUsage
 from service.cli.rows import Row
-from service.wire import RowError
+from service.judge import MissingRecordingError
+from service.wire import DrawResult, RowError
 
 _UPSTREAM = {
     kind.code
@@ -27,6 +28,7 @@ _UPSTREAM = {
         EmbedderUnavailableError,
         EndpointUnavailableError,
         JudgeUnavailableError,
+        MissingRecordingError,
         OverloadedError,
         SandboxUnavailableError,
         UpstreamError,
@@ -39,6 +41,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         row: Zero-based position in the data; blank lines are not counted.
+        spread: Sample standard deviation of an ensemble's rewards.
+        draws: The draws of an ensemble.
         signature: How this reward was made, judges included.
         run: Identifies grader, data and options, so that a second run knows whose scores these are.
     """
@@ -51,6 +55,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sub_rewards: dict[str, float] | None = None
     usage: dict[str, TokenUsage] | None = None
     diagnostics: dict[str, Any] | None = None
+    spread: float | None = None
+    draws: list[DrawResult] | None = None
     signature: str
     run: str = ""
 

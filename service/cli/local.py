@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from graders.asking import NOT_AVAILABLE
 from graders.engine import CompiledGrader
-from graders.grade import Grade
+from graders.grade import Failure, Grade
 from graders.ports import Ports
 from service.cli.failures import CommandError
 from service.cli.lines import Emit, Line
 from service.cli.rows import Row
-from service.wire import RowError
+from service.judge import JudgeContext, Sampling, draw, judging
+from service.judging import ensemble_result
+from service.wire import EnsembleResult, RowError
 
 _HOPELESS = {NOT_AVAILABLE, "isolation_unavailable"}  # kinds of failure that every row meets
 _BLOCK_ROWS = 512
@@ -23,17 +25,21 @@ _BLOCK_S = 0.05  # how long a signal may wait
 class LocalScorer:
     """Grades with one compiled definition."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators are parameters
         self,
         grader: CompiledGrader,
         signature: str,
         ports: Ports,
         *,
+        terms: JudgeContext,
+        sampling: Sampling | None,
         debug: bool,
         concurrency: int,
     ) -> None:
         """Keep ``concurrency`` rows under way where something outside is asked."""
         self.signature = signature
+        self._terms = terms
+        self._sampling = sampling
         self._grader = grader
         self._ports = ports
         self._debug = debug
@@ -59,30 +65,45 @@ class LocalScorer:
         return lines
 
     async def _asked(self, rows: Iterator[Row], emit: Emit) -> None:
-        for row in rows:
-            grade = await self._grader.grade(row.item, row.sample, self._ports)
-            for failure in grade.failures:
-                if failure.kind in _HOPELESS:
-                    raise CommandError(f"this grader cannot run in this process: {failure.message}")
-            emit([self._line(row.index, grade)])
+        with judging(self._terms):
+            for row in rows:
+                grade, ensemble = await self._graded(row)
+                for failure in grade.failures:
+                    if failure.kind in _HOPELESS:
+                        message = f"this grader cannot run in this process: {failure.message}"
+                        raise CommandError(message)
+                emit([self._line(row.index, grade, ensemble)])
 
-    def _line(self, row: int, grade: Grade) -> Line:
+    async def _graded(self, row: Row) -> tuple[Grade, EnsembleResult | None]:
+        def once() -> Awaitable[Grade]:
+            return self._grader.grade(row.item, row.sample, self._ports)
+
+        if self._sampling is None:
+            return await once(), None
+        drawn = await draw(once, self._sampling, self._terms)
+        return drawn.grade, ensemble_result(drawn, self._sampling, _error)
+
+    def _line(self, row: int, grade: Grade, ensemble: EnsembleResult | None = None) -> Line:
         return Line(
             row=row,
             reward=grade.reward,
             ok=grade.ok,
             passed=grade.ok and grade.reward >= self._grader.threshold,
-            error=_error(grade) if grade.failures else None,
+            error=_error(grade.failures),
             sub_rewards=grade.sub_rewards or None,
             usage=grade.usage or None,
             diagnostics=grade.diagnostics or None if self._debug else None,
+            spread=ensemble.spread if ensemble else None,
+            draws=ensemble.draws if ensemble else None,
             signature=grade.signature(self.signature) if grade.judgements else self.signature,
         )
 
 
-def _error(grade: Grade) -> RowError:
+def _error(failures: tuple[Failure, ...]) -> RowError | None:
     """Return the failure to show, as the service does: something outside before anything else."""
-    failure = grade.upstream_failure or grade.failures[0]
+    if not failures:
+        return None
+    failure = next((failure for failure in failures if failure.upstream), failures[0])
     return RowError(
         code=failure.code,
         message=failure.message,

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from graders.sample import JsonValue
+from service.cli.asking import Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
 from service.cli.lines import Emit, Line, failed
 from service.cli.local import together
@@ -32,19 +34,29 @@ _QUICK_S, _SLOW_S = 0.25, 2.0
 
 _batch = msgspec.json.Decoder(BatchResponse)
 _reference = msgspec.json.Decoder(GraderReference)
+
+
+class _Defined(msgspec.Struct):
+    definition: JsonValue
+
+
+_defined = msgspec.json.Decoder(_Defined)
 _problem = msgspec.json.Decoder(Problem)
 
 
 class Server:
     """A gradekeeper server and one version of one grader on it."""
 
-    def __init__(self, url: str, grader: str, *, key: str | None) -> None:
+    def __init__(self, url: str, grader: str, *, key: str | None, asking: Asking) -> None:
         """Ask ``url`` for ``NAME`` or ``NAME@VERSION``; nothing is sent yet."""
+        self._sampling = b""
+        if asking.sampling is not None:
+            self._sampling = b',"sampling":' + msgspec.json.encode(asking.sampling)
         name, _, version = grader.partition("@")
         self._name = quote(name, safe="")
         self._root = f"{url.rstrip('/')}/v1/graders/{self._name}/versions"
         self._version = quote(version or "latest", safe="")
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **asking.headers}
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._client = httpx.AsyncClient(headers=headers, timeout=_TIMEOUT)
@@ -53,11 +65,14 @@ class Server:
         """Return which concrete version grades, and stay with it.
 
         Raises:
-            CommandError: The server cannot be reached or does not know the grader.
+            CommandError: The server cannot be reached or does not know the grader, or an ensemble
+                is wanted of one without a judge.
         """
         response = await self._call("GET", "", pauses=PAUSES_S[:_FIRST_PAUSES_S])
         reference: GraderReference = _decoded(_reference, response)
         self._version = str(reference.version)
+        if self._sampling:
+            asking_judges(_decoded(_defined, response).definition)
         return reference
 
     async def batch(self, rows: Sequence[bytes], *, debug: bool) -> httpx.Response:
@@ -66,7 +81,7 @@ class Server:
         Raises:
             CommandError: There is none, or not one about rows.
         """
-        body = b'{"rows":[' + b",".join(rows) + b"]}"
+        body = b'{"rows":[' + b",".join(rows) + b"]" + self._sampling + b"}"
         return await self._call("POST", f"/score/batch{'?debug=true' if debug else ''}", body)
 
     async def aclose(self) -> None:
@@ -163,6 +178,8 @@ class RemoteScorer:
             sub_rewards=result.sub_rewards,
             usage=result.usage,
             diagnostics=result.diagnostics,
+            spread=result.ensemble.spread if result.ensemble else None,
+            draws=result.ensemble.draws if result.ensemble else None,
             signature="|".join((self.signature, *result.judgements)),
         )
 

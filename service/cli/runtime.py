@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,7 +19,10 @@ from graders.sample import JsonValue
 from graders.schema import Multi, Python
 from service.auth import KeysError
 from service.cli.failures import CommandError
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, environment
+
+if TYPE_CHECKING:
+    from service.judge import Routes
 
 
 @contextlib.asynccontextmanager
@@ -72,6 +75,20 @@ def read_settings() -> Settings:
     """
     with explained():
         return Settings.from_environment()
+
+
+def read_routes(settings: Settings) -> Routes:
+    """Return where judge models lead.
+
+    Raises:
+        CommandError: The routes file cannot be used.
+    """
+    from service.judge import RoutesError, load_routes  # noqa: PLC0415 - not every command needs it
+
+    try:
+        return load_routes(settings.judge_routes_file or None, environment())
+    except RoutesError as error:
+        raise CommandError(str(error)) from error
 
 
 def compile_options(settings: Settings) -> Options:

@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from service.cli import failures
+from service.cli import asking, failures
+from service.cli.asking import Asking
 from service.cli.failures import CommandError
 from service.cli.journal import Fingerprint, Journal, read_scores, reopen
 from service.cli.lines import Scorer
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score the rows of a finished --out again for which something outside failed",
     )
+    asking.add_arguments(parser)
     server = parser.add_argument_group("on a server")
     server.add_argument("--url", help="root of the server; without it, rows are scored here")
     server.add_argument("--key-env", metavar="VAR", help="environment variable with the API key")
@@ -66,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, then write the summary."""
-    settings = read_settings()
+    settings = asking.recorded(arguments, read_settings())
     _check(arguments)
     data = DataFile(
         arguments.data,
@@ -111,7 +113,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFile) -> None:
     """Bring ``--out`` about."""
-    async with _scorer(arguments, settings) as scorer:
+    terms = asking.asking_of(arguments)
+    async with _scorer(arguments, settings, terms) as scorer:
         run = Fingerprint(
             signature=scorer.signature,
             data_sha256=data.sha256,
@@ -119,6 +122,8 @@ async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFi
             sample_field=arguments.sample_field,
             limit=arguments.limit,
             debug=arguments.debug,
+            sample_index=terms.sample_index,
+            sampling=terms.sampling,
         )
         if _is_finished(arguments, run):
             return
@@ -168,26 +173,39 @@ def _is_finished(arguments: argparse.Namespace, run: Fingerprint) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _scorer(arguments: argparse.Namespace, settings: Settings) -> AsyncIterator[Scorer]:
+async def _scorer(
+    arguments: argparse.Namespace, settings: Settings, terms: Asking
+) -> AsyncIterator[Scorer]:
     """Yield what scores: this process or a server."""
     if arguments.url is None:
         from service.cli.local import LocalScorer  # noqa: PLC0415 - only the one that is used
 
         if is_file_argument(arguments.grader):
             grader = compile_file(Path(arguments.grader), settings)
-            signature = grader.signature
+            signature, name = grader.signature, ""
         else:
             definition = find(arguments.grader, settings)
             grader, signature = definition.grader, definition.signature
+            name = f"{definition.name}@{definition.version}"
         concurrency = arguments.concurrency or settings.max_concurrent_rows
+        if terms.sampling is not None:
+            asking.asking_judges(grader.document)
+            concurrency = max(1, concurrency // terms.sampling.draws)
         async with open_ports(settings, grader) as ports:
             yield LocalScorer(
-                grader, signature, ports, debug=arguments.debug, concurrency=concurrency
+                grader,
+                signature,
+                ports,
+                terms=terms.terms(name),
+                sampling=terms.sampling,
+                debug=arguments.debug,
+                concurrency=concurrency,
             )
         return
     from service.cli.remote import RemoteScorer, Server  # noqa: PLC0415 - brings an HTTP client
 
-    server = Server(arguments.url, arguments.grader, key=_key(arguments.key_env))
+    key = _key(arguments.key_env)
+    server = Server(arguments.url, arguments.grader, key=key, asking=terms)
     async with contextlib.aclosing(server):
         yield RemoteScorer(
             server,

@@ -6,13 +6,15 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from graders import importing
 from graders.building import Options
 from graders.errors import DefinitionError, Finding
 from graders.export import TARGETS, Target
 from graders.lint import lint
 from service.cli import failures
 from service.cli.output import show, show_json
-from service.cli.runtime import compile_options, read_document, read_settings
+from service.cli.runtime import compile_options, read_document, read_routes, read_settings
+from service.shutdowns import Shutdowns
 
 EXIT_CODES = {
     failures.OK: "no errors (there may be warnings)",
@@ -32,8 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write every finding of every file."""
-    options = compile_options(read_settings())
-    found = {path: _findings(path, options, arguments.target) for path in arguments.files}
+    settings = read_settings()
+    options, shutdowns = compile_options(settings), Shutdowns(read_routes(settings))
+    found = {
+        path: _findings(path, options, arguments.target, shutdowns) for path in arguments.files
+    }
     counts = Counter(finding.severity for findings in found.values() for finding in findings)
     if arguments.json:
         show_json([_report(path, findings) for path, findings in found.items()])
@@ -44,11 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     return failures.FAILED if counts["error"] else failures.OK
 
 
-def _findings(path: Path, options: Options, target: Target | None) -> list[Finding]:
+def _findings(
+    path: Path, options: Options, target: Target | None, shutdowns: Shutdowns
+) -> list[Finding]:
     try:
-        return lint(read_document(path), options, target=target)
+        document = read_document(path)
     except DefinitionError as error:
         return list(error.findings)
+    reading = importing.read(document)
+    ends = shutdowns.findings(reading.grader, reading.pointers) if reading.grader else []
+    return [*lint(document, options, target=target), *ends]
 
 
 def _line(path: Path, finding: Finding) -> str:

@@ -30,6 +30,7 @@ _STATUSES = {
     413: "The body or the batch is too large.",
     414: "The path is too long.",
     422: "The target cannot take this grader, or the grader cannot grade this sample.",
+    424: "Replaying, and nobody recorded this judgement.",
     429: "The budget is spent, or too many calls wait; try again later.",
     501: "This service has nothing that runs this kind of grader.",
     503: "Something outside could not be asked; try again later.",

@@ -104,12 +104,13 @@ async def get_version(
     """Return a definition as it is stored, with its digest, lint and examples."""
     services = _services(request)
     definition = services.definitions.get(name, version)
+    grader = definition.grader
     answer = DefinitionResponse(
         **reference(definition),
         description=definition.description,
         labels=_labels(services, definition),
         definition=msgspec.Raw(masked_text(definition.document)),
-        lint=list(definition.grader.warnings),
+        lint=[*grader.warnings, *services.shutdowns.findings(grader.grader, grader.pointers)],
         examples=definition.examples(),
     )
     return Response(answer, headers=_etag(definition))

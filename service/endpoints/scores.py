@@ -27,13 +27,16 @@ from service.grading import (
 from service.groups import grouped
 from service.judge import judging
 from service.lean import LeanRequest, LeanResponse, direct
+from service.sampling import SampledRowGrader, drawn, refuse_unless_judged
 from service.services import Services
 from service.streaming import NDJSON, Stream
 from service.terms import terms
 from service.wire import (
     BatchRequest,
     BatchResponse,
+    EnsembleResult,
     RowResult,
+    SampledRequest,
     ScoreRequest,
     ScoreResponse,
     StreamEnd,
@@ -66,13 +69,13 @@ def reference(definition: Definition) -> dict[str, Any]:
     status_code=200,
     operation_id="score",
     summary="Score one sample",
-    responses=problems(400, 401, 403, 404, 413, 414, 429, 501, 503),
+    responses=problems(400, 401, 403, 404, 413, 414, 424, 429, 501, 503),
 )
 async def score(
     request: LeanRequest,
     name: Name,
     version: Version,
-    data: JSONBody[ScoreRequest],
+    data: JSONBody[SampledRequest],
     debug: Debug = False,  # noqa: FBT002 - a query parameter
 ) -> ScoreResponse:
     """Return the reward of one sample, or 503 when something outside could not be asked."""
@@ -80,8 +83,14 @@ async def score(
     definition = services.definitions.get(name, version)
     grader = definition.grader
     sample = sample_of(data)
+    ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
     started = time.perf_counter()
-    if grader.is_pure:
+    if data.sampling is not None:
+        refuse_unless_judged(grader)
+        context = terms(request, f"{definition.name}@{definition.version}")
+        draws = drawn(definition, (data.item, sample), services.ports, data.sampling, context)
+        grade, ensemble = await unless_gone(draws, request.until_gone())
+    elif grader.is_pure:
         grade = grader.grade_now(data.item, sample)
     else:
         with judging(terms(request, f"{definition.name}@{definition.version}")):
@@ -112,6 +121,7 @@ async def score(
         sampled_model_name=grade.sampled_model_name,
         cost_usd=cost_of(grade),
         diagnostics=grade.diagnostics if debug else msgspec.UNSET,
+        ensemble=ensemble,
     )
 
 
@@ -134,37 +144,44 @@ async def score_batch(
 ) -> LeanResponse:
     """Return one result a row.
 
-    A JSON body holds all rows and is answered in their order. With the content type
-    ``application/x-ndjson`` every line is a row; results are streamed back as they complete, each
-    with the ``index`` of its line, and a last line with the summary says that nothing is missing.
+    A JSON body holds all rows (and ``sampling`` for all of them) and is answered in their order.
+    With the content type ``application/x-ndjson`` every line is a row; results are streamed back as
+    they complete, each with the ``index`` of its line, and a last line with the summary says that
+    nothing is missing. Streams offer no ``sampling``.
     """
     services: Services = request.app.state.services
     definition = services.definitions.get(name, version)
     decoders = services.definitions.decoders(definition)
     settings = services.settings
-    grader = RowGrader(
-        definition,
-        services.ports,
-        services.definitions.counter(definition),
-        terms=terms(request, f"{definition.name}@{definition.version}"),
-        debug=debug,
-        concurrency=settings.max_concurrent_rows,
-    )
+    grading: dict[str, Any] = {
+        "definition": definition,
+        "ports": services.ports,
+        "counter": services.definitions.counter(definition),
+        "terms": terms(request, f"{definition.name}@{definition.version}"),
+        "debug": debug,
+        "concurrency": settings.max_concurrent_rows,
+    }
     if request.headers.get("content-type", "").lower().startswith(NDJSON):
         stream = Stream(
-            grader=grader,
+            grader=RowGrader(**grading),
             decoder=decoders.row,
             end=reference(definition),
             max_line_bytes=settings.max_line_bytes,
         )
         return LeanResponse(stream)
-    unread = await decoders.rows(await request.body())
+    batch = await decoders.batch(await request.body())
+    unread = batch.rows
     if len(unread) > settings.max_batch_rows:
         message = (
             f"{len(unread)} rows; the limit is {settings.max_batch_rows}. Send NDJSON instead."
         )
         raise ClientException(message, status_code=413)
     rows = read_rows(unread)
+    grader = (
+        RowGrader(**grading)
+        if batch.sampling is None
+        else SampledRowGrader(**grading, sampling=batch.sampling)
+    )
     try:
         results = grader.turn(rows)
         if len(results) < len(rows):

@@ -9,8 +9,8 @@ from service.judge.adapter import OpenAIJudge
 from service.judge.budget import Budget, BudgetConfig
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context, judging
-from service.judge.ensemble import Draw, Ensemble, Sampling, combine, draw
-from service.judge.estimate import CallCollector, ModelEstimate, predict
+from service.judge.ensemble import Draw, Ensemble, Method, Sampling, combine, draw
+from service.judge.estimate import CallCollector, ModelEstimate, Prediction
 from service.judge.lane import RetryPolicy
 from service.judge.outcome import MissingRecordingError
 from service.judge.recording import Recording, RecordingError
@@ -34,9 +34,11 @@ __all__ = [
     "JudgeContext",
     "JudgeStats",
     "Latency",
+    "Method",
     "MissingRecordingError",
     "ModelEstimate",
     "OpenAIJudge",
+    "Prediction",
     "Price",
     "Recording",
     "RecordingError",
@@ -54,6 +56,5 @@ __all__ = [
     "known_shutdowns",
     "listed_shutdowns",
     "load_routes",
-    "predict",
     "shutdown_warning",
 ]

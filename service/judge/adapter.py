@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from hashlib import sha256
 from random import Random
 from time import monotonic, time
 from typing import Any, Final
 
+import msgspec
+
 from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, UpstreamError
+from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
 from service.judge.asker import Asker
 from service.judge.client import ListedModel
@@ -26,6 +30,7 @@ from service.judge.stats import JudgeStats, RouteState
 from service.judge.tiers import Tiers
 from service.stores import NANO, Store
 
+_MAX_TARGETS: Final = 1_000  # graders of callers may name any model
 _FALLBACK_ROUTES: Final = Routes(routes=(Route(name="default"),))
 
 
@@ -62,6 +67,7 @@ class OpenAIJudge:
         # Replaying needs no upstream, but questions name one.
         replay = config.mode == "replay"
         self._routes = _FALLBACK_ROUTES if replay and not routes.routes else routes
+        self._targets: dict[str, Target] = {}
         self._tiers = Tiers(config, store, self.stats, clock=clock)
         self._asker = Asker(
             config, self._routes, store, self.stats, clock=clock, wall=wall, random=random
@@ -101,24 +107,35 @@ class OpenAIJudge:
     async def embed(self, call: EmbeddingCall) -> EmbeddingReply:
         """Return one vector a text of ``call``; cached and limited as judge calls are.
 
+        Every text is a question of its own: rollouts of one prompt share their reference text.
+
         Raises:
-            EmbedderUnavailableError: No reply.
+            EmbedderUnavailableError: No reply; `MissingRecordingError` is raised as it is.
             BudgetExceededError: The budget is spent.
             OverloadedError: The route's queue is full.
         """
+        context = current_context()
         target = self._target(call.model, EmbedderUnavailableError)
-        question = embedding_question(call, target)
-        landed = await self._land(question, current_context(), EmbedderUnavailableError)
-        found = landed.outcome
-        if not isinstance(found, Vectors):
-            raise _wrong_kind(EmbedderUnavailableError)
-        return EmbeddingReply(
-            vectors=found.vectors,
-            model=found.model,
-            usage=found.usage,
-            key=question.key,
-            cached=not landed.paid,
+        questions = {
+            text: embedding_question(msgspec.structs.replace(call, texts=(text,)), target)
+            for text in call.texts
+        }
+        asked = (
+            self._land(question, context, EmbedderUnavailableError)
+            for question in questions.values()
         )
+        # All are waited for: what another text costs is spent, and worth keeping.
+        landed = dict(
+            zip(questions, await asyncio.gather(*asked, return_exceptions=True), strict=True)
+        )
+        found: dict[str, tuple[Landed, Vectors]] = {}
+        for text, one in landed.items():
+            if isinstance(one, BaseException):
+                raise one
+            if not isinstance(one.outcome, Vectors):
+                raise _wrong_kind(EmbedderUnavailableError)
+            found[text] = one, one.outcome
+        return _embedding_reply(call, questions, found)
 
     async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
         """Return dollars spent today by budget that applies to ``context``; None: unknown."""
@@ -138,7 +155,11 @@ class OpenAIJudge:
         await self._asker.close()
 
     def _target(self, model: str, unavailable: type[UpstreamError]) -> Target:
-        target = self._routes.target(model)
+        target = self._targets.get(model)
+        if target is None:
+            target = self._routes.target(model)
+            if target is not None and len(self._targets) < _MAX_TARGETS:
+                self._targets[model] = target
         if target is None:
             raise unavailable(
                 f"no route answers for model {model!r}", retryable=False, kind="no_route"
@@ -148,6 +169,9 @@ class OpenAIJudge:
     async def _land(
         self, question: Question, context: JudgeContext, unavailable: type[UpstreamError]
     ) -> Landed:
+        at_hand = self._tiers.at_hand(question.key, context)
+        if at_hand is not None:  # half of a hit's time would be the deadline's
+            return at_hand
         left = self._deadline_s
         if context.ends_at is not None:
             left = min(left, context.ends_at - self._clock())
@@ -178,6 +202,33 @@ def _diagnostics(question: Question, landed: Landed) -> dict[str, Any]:
     if question.left_out:
         found["left_out"] = list(question.left_out)
     return found
+
+
+def _embedding_reply(
+    call: EmbeddingCall,
+    questions: dict[str, Question],
+    found: dict[str, tuple[Landed, Vectors]],
+) -> EmbeddingReply:
+    """Return the replies to all texts as one."""
+    landed = [one for one, _ in found.values()]
+    paid = [one for one in landed if one.paid]
+    first = next(iter(questions.values()))
+    return EmbeddingReply(
+        vectors=tuple(found[text][1].vectors[0] for text in call.texts),
+        model=next(iter(found.values()))[1].model,
+        usage=sum((vectors.usage for _, vectors in found.values()), TokenUsage()),
+        key=sha256("".join(one.key for one in questions.values()).encode()).hexdigest(),
+        cached=not paid,
+        diagnostics=_diagnostics(
+            first,
+            msgspec.structs.replace(
+                (paid or landed)[0],
+                attempts=sum(one.attempts for one in landed),
+                nanodollars=sum(one.nanodollars for one in landed),
+                seconds=max(one.seconds for one in landed),
+            ),
+        ),
+    )
 
 
 def _wrong_kind(unavailable: type[UpstreamError]) -> UpstreamError:

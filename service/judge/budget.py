@@ -42,7 +42,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dollars_per_day: Annotated[float, msgspec.Meta(ge=0)]
 
 
-class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All budgets.
 
     Attributes:

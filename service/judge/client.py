@@ -252,6 +252,27 @@ class _KeyFile:
         return self._key
 
 
+def _bounded(max_bytes: int) -> Callable[[Any], Awaitable[None]]:
+    """Return a hook that reads the body of a response, up to a bound.
+
+    What it raises passes through the client, which wraps transport errors only.
+    """
+
+    async def read(response: Any) -> None:  # noqa: ANN401 - httpx2.Response, imported late
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > max_bytes:
+                details = f"the reply is larger than {max_bytes} bytes"
+                raise CallFailedError("reply_too_large", details, again=False, retryable=False)
+            parts.append(part)
+        # What `aread` does, which has no bound.
+        response._content = b"".join(parts)  # noqa: SLF001 - see above
+
+    return read
+
+
 def _new_client(target: Target) -> AsyncOpenAI:
     import httpx2  # noqa: PLC0415
     import openai  # noqa: PLC0415
@@ -269,7 +290,11 @@ def _new_client(target: Target) -> AsyncOpenAI:
         api_key=_KeyFile(route.api_key_file) if route.api_key_file else target.api_key or "none",
         max_retries=0,
         timeout=timeout,
-        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout),
+        http_client=openai.DefaultAioHttpClient(
+            limits=limits,
+            timeout=timeout,
+            event_hooks={"response": [_bounded(route.max_reply_bytes)]},
+        ),
     )
     if not route.base_url.startswith("https://api.openai.com/"):
         # The client fills these from the environment; they are nobody else's business.

@@ -7,16 +7,17 @@ within a quarter for English prose and to lean towards too many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from math import ceil
 from typing import Any, Final
 
 import msgspec
 
-from graders.errors import JudgeUnavailableError
+from graders.errors import EmbedderUnavailableError, JudgeUnavailableError
 from graders.grade import TokenUsage
-from graders.ports import JudgeCall, JudgeReply
-from service.judge.chat import chat_body
+from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
+from service.judge.chat import chat_body, embeddings_body
+from service.judge.context import current_context
 from service.judge.key import digest
 from service.judge.responses import responses_body
 from service.judge.routes import Route, Routes
@@ -53,18 +54,18 @@ class ModelEstimate(msgspec.Struct, kw_only=True):
 
 
 class CallCollector:
-    """A `Judge` that notes what it is asked and answers nothing.
+    """A `Judge` and `Embedder` that hands on what it is asked and answers nothing.
 
-    Grading a data set with it yields the calls that `predict` wants; every grade fails as
-    ``judge_unavailable`` and is thrown away.
+    Grading a data set with it yields the calls that `Prediction` wants, on the terms of
+    `current_context`; every grade fails and is thrown away.
 
-    Attributes:
-        calls: Every call, in the order asked.
+    Args:
+        note: Gets every call, in the order asked.
     """
 
-    def __init__(self) -> None:
-        """Start without a call."""
-        self.calls: list[JudgeCall] = []
+    def __init__(self, note: Callable[[JudgeCall | EmbeddingCall], None]) -> None:
+        """Hand calls to ``note``."""
+        self._note = note
 
     async def judge(self, call: JudgeCall) -> JudgeReply:
         """Note ``call``.
@@ -72,8 +73,23 @@ class CallCollector:
         Raises:
             JudgeUnavailableError: Always.
         """
-        self.calls.append(call)
+        context = current_context()
+        asked = msgspec.structs.replace(
+            call,
+            model=context.model or call.model,
+            sample_index=context.sample_index + call.sample_index,
+        )
+        self._note(asked)
         raise JudgeUnavailableError("only estimating", retryable=False, kind="estimating")
+
+    async def embed(self, call: EmbeddingCall) -> EmbeddingReply:
+        """Note ``call``.
+
+        Raises:
+            EmbedderUnavailableError: Always.
+        """
+        self._note(call)
+        raise EmbedderUnavailableError("only estimating", retryable=False, kind="estimating")
 
 
 def text_tokens(text: str) -> int:
@@ -107,34 +123,62 @@ def expected_usage(call: JudgeCall, route: Route) -> TokenUsage:
     )
 
 
-def predict(calls: Iterable[JudgeCall], routes: Routes) -> list[ModelEstimate]:
-    """Return what ``calls`` will take by judge model, in the order the models first appear."""
-    found: dict[str, ModelEstimate] = {}
-    seen: set[str] = set()
-    nano: dict[str, int] = {}
-    for call in calls:
-        target = routes.target(call.model)
-        entry = found.setdefault(
-            call.model,
-            ModelEstimate(model=call.model, upstream_model=target.model if target else None),
+class Prediction:
+    """What calls will take, added up as they come; holds a digest a distinct call, no prompts.
+
+    Args:
+        routes: Where the models lead, and at what price.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        """Start at nothing."""
+        self._routes = routes
+        self._models: dict[str, ModelEstimate] = {}
+        self._nano: dict[str, int] = {}
+        self._seen: set[bytes] = set()
+
+    @property
+    def models(self) -> list[ModelEstimate]:
+        """The estimates by judge model, in the order the models first appeared."""
+        return list(self._models.values())
+
+    def add(self, call: JudgeCall | EmbeddingCall) -> None:
+        """Add one call; texts to embed are asked, and counted, one by one."""
+        target = self._routes.target(call.model)
+        upstream = None if target is None else target.model
+        entry = self._models.setdefault(
+            call.model, ModelEstimate(model=call.model, upstream_model=upstream)
         )
-        entry.calls += 1
-        if target is None:
-            continue
-        build = responses_body if target.route.api == "responses" else chat_body
-        question = build(call, target.route, target.model)
-        key = digest(target.route, question, (0, call.sample_index))
-        if key in seen:
-            continue
-        seen.add(key)
-        usage = expected_usage(call, target.route)
+        if isinstance(call, JudgeCall):
+            entry.calls += 1
+            if target is not None:
+                build = responses_body if target.route.api == "responses" else chat_body
+                body = build(call, target.route, target.model)
+                key = digest(target.route, body, (0, call.sample_index))
+                self._pay(entry, target.route, key, expected_usage(call, target.route))
+            return
+        for text in call.texts:
+            entry.calls += 1
+            if target is not None:
+                one = msgspec.structs.replace(call, texts=(text,))
+                key = digest(target.route, embeddings_body(one, target.model), (0, 0))
+                tokens = text_tokens(text)
+                usage = TokenUsage(prompt_tokens=tokens, total_tokens=tokens)
+                self._pay(entry, target.route, key, usage)
+
+    def _pay(self, entry: ModelEstimate, route: Route, key: str, usage: TokenUsage) -> None:
+        """Add the tokens and dollars of a call that differs from all before."""
+        seen = bytes.fromhex(key)
+        if seen in self._seen:
+            return
+        self._seen.add(seen)
         entry.distinct += 1
         entry.prompt_tokens += usage.prompt_tokens
         entry.completion_tokens += usage.completion_tokens
-        if target.route.price is not None:
-            nano[call.model] = nano.get(call.model, 0) + target.route.price.nanodollars(usage)
-            entry.dollars = nano[call.model] / NANO
-    return list(found.values())
+        if route.price is not None:
+            nano = self._nano.get(entry.model, 0) + route.price.nanodollars(usage)
+            self._nano[entry.model] = nano
+            entry.dollars = nano / NANO
 
 
 def _part_tokens(part: dict[str, Any]) -> int:

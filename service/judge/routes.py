@@ -83,6 +83,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         developer_role: False where only ``system`` is known; developer messages become system.
         seed: False where ``seed`` is refused; it is then left out, and diagnostics say so.
         timeout_s: Longest wait for one attempt, in seconds.
+        max_reply_bytes: Largest body of a reply, uncompressed; reading stops there.
         concurrency: Calls in flight at once.
         queue: Calls waiting for a slot; more are refused as overloaded.
         requests_per_minute: None for no limit.
@@ -104,6 +105,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     developer_role: bool = True
     seed: bool = True
     timeout_s: Seconds = 60.0
+    max_reply_bytes: Positive = 16 * 1024 * 1024
     concurrency: Positive = 128
     queue: Annotated[int, msgspec.Meta(ge=0)] = 4_000
     requests_per_minute: Positive | None = None

@@ -23,6 +23,7 @@ from graders.errors import (
     UnknownGraderError,
     UnknownVersionError,
 )
+from service.judge import MissingRecordingError
 from service.problems import InvalidRowsError, NotAvailableError, handle
 
 WARNING = Finding(pointer="/name", message="No name.", code="no_name", severity="warning")
@@ -36,6 +37,7 @@ TABLE = [
     (UnknownGraderError("x", []), 404, "unknown-grader", "invalid_request_error"),
     (UnknownVersionError("x", "2", ["1"]), 404, "unknown-version", "invalid_request_error"),
     (UncarriedError("azure", ["no"]), 422, "not-exportable", "invalid_request_error"),
+    (MissingRecordingError("new"), 424, "missing-recording", "invalid_request_error"),
     (BudgetExceededError("spent"), 429, "budget-exceeded", "rate_limit_error"),
     (OverloadedError("full"), 429, "overloaded", "rate_limit_error"),
     (NotAvailableError("no judge"), 501, "not-available", "server_error"),

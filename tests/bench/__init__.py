@@ -14,10 +14,11 @@ hits both, and returns a `Row` for each figure; the table shows the medians. Wha
   memory;
 - `load` keeps connections busy from another core;
 - `floors` holds the applications to compare with;
-- `traffic` makes the grader, the rows and the requests.
+- `traffic` makes the graders, the rows and the requests;
+- `upstreams` runs the judge model.
 
 The main figure is the CPU time of the server's processes a request: unlike requests a second it
 survives a busy machine.
 """
 
-SUITES = ("http", "batch", "stream", "similarity", "dialects", "health", "start")
+SUITES = ("http", "batch", "stream", "similarity", "dialects", "health", "start", "judge")

@@ -27,10 +27,15 @@ _RUN_S = 2.0
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST, sent over and over."""
+    """One POST, sent over and over.
+
+    Attributes:
+        others: Further bodies: each connection sends its own, as far as they go.
+    """
 
     path: str
     body: bytes
+    others: Sequence[bytes] = ()
     headers: Mapping[str, str] = {}
 
 
@@ -45,7 +50,7 @@ def cpu_us(server: Server, request: Request, *, connections: int, seconds: float
     Raises:
         RuntimeError: An answer had another status than 200.
     """
-    send = _wrk if shutil.which("wrk") else _own
+    send = _wrk if shutil.which("wrk") and not request.others else _own
     before = server.cpu_s()
     answered = send(server.port, request, connections, seconds)
     return (server.cpu_s() - before) / answered * 1e6
@@ -89,16 +94,20 @@ def _wrk(port: int, request: Request, connections: int, seconds: float) -> int:
 
 def _own(port: int, request: Request, connections: int, seconds: float) -> int:
     """Return the number of requests that were answered."""
-    message = encoded(request)
+    bodies = (request.body, *request.others)
+    messages = [
+        encoded(msgspec.structs.replace(request, body=bodies[number % len(bodies)]))
+        for number in range(connections)
+    ]
     answered = 0
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     try:
-        for connection in sockets:
+        for connection, message in zip(sockets, messages, strict=True):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(message)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            for connection in sockets:
+            for connection, message in zip(sockets, messages, strict=True):
                 read_answer(connection)
                 connection.sendall(message)
             answered += connections

@@ -103,11 +103,16 @@ def cores() -> tuple[int, int]:
     return allowed[0], allowed[-1]
 
 
+def all_cores() -> set[int]:
+    """Return every core that this program may use."""
+    return set(_ALLOWED)
+
+
 @contextlib.contextmanager
-def uvicorn(factory: str) -> Iterator[Server]:
-    """Run the ASGI application that ``factory`` (``module:function``) makes."""
+def uvicorn(factory: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run the ASGI application that ``factory`` (``module:function``) makes of ``settings``."""
     command = [sys.executable, "-m", "uvicorn", "--factory", factory, *_UVICORN]
-    with _running(command, {}) as server:
+    with _running(command, _variables(settings or {})) as server:
         yield server
 
 
@@ -115,8 +120,12 @@ def uvicorn(factory: str) -> Iterator[Server]:
 def gradekeeper(settings: Mapping[str, str]) -> Iterator[Server]:
     """Run ``gradekeeper serve`` with ``settings`` (without their prefix), all others at default."""
     command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
-    with _running(command, {f"{_PREFIX}{name}": settings[name] for name in settings}) as server:
+    with _running(command, _variables(settings)) as server:
         yield server
+
+
+def _variables(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"{_PREFIX}{name}": value for name, value in settings.items()}
 
 
 @contextlib.contextmanager

@@ -35,6 +35,12 @@ _GRADERS: dict[str, dict[str, Any]] = {
         "input": "{{sample.output_text}}",
         "reference": "{{item.reference}}",
     },
+    "judged": {
+        "type": "score_model",
+        "name": "judged",
+        "model": "judge",
+        "input": [{"role": "user", "content": "{{item.number}} {{sample.output_text}}"}],
+    },
 }
 _WORDS = (
     *("answer", "because", "between", "careful", "certain", "clear", "company", "contract"),
@@ -49,27 +55,28 @@ _WORDS = (
 
 
 @contextlib.contextmanager
-def service(**settings: str) -> Iterator[Server]:
-    """Run the service with our graders, a key, metrics and the access log on.
-
-    Args:
-        settings: Further environment variables, without the prefix.
-    """
+def settings(**more: str) -> Iterator[dict[str, str]]:
+    """Give settings, without their prefix: our graders, a key, metrics and the access log on."""
     with tempfile.TemporaryDirectory() as directory:
         for name, grader in _GRADERS.items():
             folder = Path(directory, name)
             folder.mkdir()
             (folder / "1.json").write_bytes(msgspec.json.encode(grader))
-        ours = {
+        yield {
             "DEFINITIONS": directory,
             "BUNDLED_DEFINITIONS": "false",
             "API_KEY": KEY,
             "ACCESS_LOG": "true",
-            **settings,
+            **more,
         }
-        with gradekeeper(ours) as server:
-            server.settle()
-            yield server
+
+
+@contextlib.contextmanager
+def service(**more: str) -> Iterator[Server]:
+    """Run the service with `settings`."""
+    with settings(**more) as ours, gradekeeper(ours) as server:
+        server.settle()
+        yield server
 
 
 def text(rng: random.Random, words: int) -> str:

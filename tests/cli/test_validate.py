@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from tests.cli.conftest import Run
@@ -72,3 +73,13 @@ def test_a_file_that_is_not_there_is_exit_code_2(run: Run, tmp_path: Path) -> No
     file = tmp_path / "none.json"
     expected = f"gradekeeper: {file}: No such file or directory\n"
     assert run("validate", file) == (2, "", expected)
+
+
+def test_judge_models_with_an_end_are_a_warning(run: Run, tmp_path: Path) -> None:
+    file = write_json(tmp_path / "judged.json", JUDGED)
+    routes = {"routes": [], "successors": {JUDGED["model"]: "gpt-9"}}
+    os.environ["GRADEKEEPER_JUDGE_ROUTES_FILE"] = str(write_json(tmp_path / "r.json", routes))
+    code, out, _ = run("validate", file)
+    assert code == 0
+    assert f"{file}#/model: warning: Judge model 'gpt-4o-2024-08-06' sh" in out
+    assert "; routes send it to 'gpt-9'." in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import itertools
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from graders.errors import JudgeUnavailableError, OverloadedError
+from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, OverloadedError
+from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall
 from service.judge import (
     JudgeConfig,
@@ -333,6 +335,21 @@ class TestOthers:
         upstream.script = lambda asked: error(401)
         assert (await judge.models())["test"] == "HTTP 401 (some_error)"
 
+    @pytest.mark.parametrize("zipped", [False, True])
+    async def test_reply_beyond_its_bound_is_a_failure_that_is_not_tried_again(
+        self, zipped: bool, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        body = completion("x" * 100_000).body
+        headers = {"content-encoding": "gzip"} if zipped else {}
+        says = Says(body=gzip.compress(body) if zipped else body, headers=headers)
+        upstream.script = lambda asked: says
+        caught = await failure(make_judge(QUICK, max_reply_bytes=100_000))
+        assert (caught.kind, caught.retryable) == ("reply_too_large", False)
+        assert str(caught) == "judge route 'test': the reply is larger than 100000 bytes"
+        assert upstream.count == 1
+        reply = await make_judge(QUICK, max_reply_bytes=101_000).judge(call())
+        assert reply.content == "x" * 100_000
+
     async def test_embeddings_are_cached_like_judgements(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
@@ -341,18 +358,46 @@ class TestOthers:
         asked = EmbeddingCall(model="text-embedding-3-large", texts=("a", "b"))
         one, other = await asyncio.gather(judge.embed(asked), judge.embed(asked))
         again = await judge.embed(asked)
-        assert upstream.count == 1
+        assert upstream.count == 2
+        assert [asked.body["input"] for asked in upstream.asked] == [["a"], ["b"]]
         assert one.vectors == other.vectors == again.vectors
         assert len(one.vectors) == 2
         assert (one.cached, other.cached, again.cached) == (False, True, True)
         assert upstream.asked[0].path == "/v1/embeddings"
+        assert one.usage == again.usage == TokenUsage(prompt_tokens=14, total_tokens=14)
+        assert (one.diagnostics["attempts"], again.diagnostics["source"]) == (2, "hit_process")
+
+    async def test_texts_are_embedded_once_whatever_they_are_compared_with(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = embeddings
+        judge = make_judge()
+        calls = [EmbeddingCall(model="e", texts=(text, "reference")) for text in ("a", "b", "a")]
+        replies = await asyncio.gather(*map(judge.embed, calls))
+        assert upstream.count == 3
+        assert replies[0].vectors[1] == replies[1].vectors[1]
+        assert replies[0].vectors[0] != replies[1].vectors[0]
+        assert replies[0].key == replies[2].key != replies[1].key
+        same = await judge.embed(EmbeddingCall(model="e", texts=("a", "a")))
+        assert same.vectors[0] == same.vectors[1] == replies[0].vectors[0]
+        assert same.cached
+
+    async def test_text_that_cannot_be_embedded_fails_the_call(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: (
+            error(400) if asked.body["input"] == ["bad"] else embeddings(asked)
+        )
+        judge = make_judge()
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await judge.embed(EmbeddingCall(model="e", texts=("good", "bad")))
+        assert caught.value.kind == "http_400"
+        assert (await judge.embed(EmbeddingCall(model="e", texts=("good",)))).cached
 
     @pytest.mark.parametrize("body", [b"{}", b'{"data": []}', b'{"data": [{"embedding": "AA"}]}'])
     async def test_wrong_embeddings_are_a_failure(
         self, upstream: Upstream, make_judge: MakeJudge, body: bytes
     ) -> None:
-        from graders.errors import EmbedderUnavailableError
-
         upstream.script = lambda asked: Says(body=body)
         judge = make_judge(JudgeConfig(retry=RetryPolicy(attempts=1)))
         with pytest.raises(EmbedderUnavailableError) as caught:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
+from typing import Any
+
 import pytest
 
 from graders.errors import JudgeUnavailableError, ModelGraderParseError
@@ -44,7 +47,7 @@ def test_spread_usage_and_judgements_cover_all_draws() -> None:
     assert result.spread == pytest.approx(0.7071, abs=1e-4)
     assert (result.minimum, result.maximum) == (0.0, 1.0)
     assert result.grade.usage["m"].total_tokens == 20
-    assert result.grade.judgements == ("m:0.0", "m:1.0")
+    assert result.grade.judgements == ("m:0.0", "m:1.0", "ensemble:mean")
 
 
 def test_failed_draws_are_left_out_and_never_count_as_zero() -> None:
@@ -79,3 +82,44 @@ async def test_draws_differ_in_number_and_model_only() -> None:
     await draw(once, Sampling(n=2, models=("a", "b")), context)
     assert seen == [(5, "a", "k"), (6, "a", "k"), (5, "b", "k"), (6, "b", "k")]
     assert current_context() == JudgeContext()
+
+
+LARGEST = 1.7e308
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "majority"])
+@pytest.mark.parametrize("rewards", [[LARGEST, LARGEST], [LARGEST, -LARGEST], [-LARGEST] * 4])
+def test_largest_rewards_stay_finite(method: Any, rewards: list[float]) -> None:
+    result = combine(draws(*map(good, rewards)), Sampling(n=len(rewards), method=method))
+    assert isfinite(result.grade.reward)
+    assert isfinite(result.spread)
+    assert min(rewards) <= result.grade.reward <= max(rewards)
+
+
+def test_spread_of_equal_and_of_tiny_rewards() -> None:
+    assert combine(draws(good(0.5), good(0.5)), Sampling(n=2)).spread == 0.0
+    tiny = combine(draws(good(1e-200), good(3e-200)), Sampling(n=2)).spread
+    assert tiny == pytest.approx(1.41421356e-200)
+    far = combine(draws(good(LARGEST), good(LARGEST / 2), good(LARGEST / 3)), Sampling(n=3)).spread
+    assert far == pytest.approx(LARGEST * 0.346944, rel=1e-4)
+
+
+def test_sub_rewards_and_diagnostics_cover_all_draws() -> None:
+    grades = [
+        Grade(reward=r, sub_rewards={"a": r, "b": 1.0}, diagnostics={"a": {"cost_usd": 0.5}})
+        for r in (0.0, 1.0)
+    ]
+    combined = combine(draws(*grades), Sampling(n=2)).grade
+    assert combined.sub_rewards == {"a": 0.5, "b": 1.0}
+    assert combined.diagnostics == {
+        "draws[0].a": {"cost_usd": 0.5},
+        "draws[1].a": {"cost_usd": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    "fields", [{"models": ("a", "a")}, {"n": 2, "at_least": 3}, {"models": ("a",), "at_least": 2}]
+)
+def test_sampling_that_cannot_be_meant(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^(models|at_least): "):
+        Sampling(**fields)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 import pytest
 
 from graders.engine import compile_grader
-from graders.ports import Ports
+from graders.errors import EmbedderUnavailableError
+from graders.ports import EmbeddingCall, JudgeCall, Ports
 from graders.sample import Sample
 from service.judge import (
     CallCollector,
+    JudgeContext,
+    ModelEstimate,
+    Prediction,
     Price,
     Route,
     Routes,
+    judging,
     known_shutdowns,
     listed_shutdowns,
-    predict,
     shutdown_warning,
 )
 from service.judge.client import ListedModel
 from service.judge.estimate import prompt_tokens, text_tokens
 from tests.judge.calls import call
 from tests.options import options
+
+
+def predict(calls: Iterable[JudgeCall | EmbeddingCall], routes: Routes) -> list[ModelEstimate]:
+    prediction = Prediction(routes)
+    for asked in calls:
+        prediction.add(asked)
+    return prediction.models
 
 
 @pytest.mark.parametrize(
@@ -86,11 +98,31 @@ async def test_collector_notes_what_a_grader_would_ask() -> None:
         options(),
         purpose="run",
     )
-    collector = CallCollector()
-    grade = await grader.grade({}, Sample("said"), Ports(judge=collector))
+    calls: list[JudgeCall | EmbeddingCall] = []
+    ports = Ports(judge=CallCollector(calls.append))
+    grade = await grader.grade({}, Sample("said"), ports)
     assert not grade.ok
-    assert {asked.model for asked in collector.calls} == {"a", "b"}
-    assert len(predict(collector.calls, Routes(routes=()))) == 2
+    assert {asked.model for asked in calls} == {"a", "b"}
+    assert len(predict(calls, Routes(routes=()))) == 2
+    calls.clear()
+    with judging(JudgeContext(model="c", sample_index=7)):
+        await grader.grade({}, Sample("said"), ports)
+    drawn = [(one.model, one.sample_index) for one in calls if isinstance(one, JudgeCall)]
+    assert drawn == [("c", 7), ("c", 7)]
+
+
+async def test_embeddings_are_counted_by_text() -> None:
+    routes = Routes(routes=(Route(name="a", price=Price(input=1.0)),))
+    calls: list[JudgeCall | EmbeddingCall] = []
+    collector = CallCollector(calls.append)
+    for texts in (("a" * 40, "reference"), ("b" * 40, "reference")):
+        with pytest.raises(EmbedderUnavailableError):
+            await collector.embed(EmbeddingCall(model="e", texts=texts))
+    (found,) = predict(calls, routes)
+    assert (found.calls, found.distinct, found.completion_tokens) == (4, 3, 0)
+    assert found.prompt_tokens == 10 + 10 + 3
+    assert found.dollars == pytest.approx(23e-6)
+    assert predict(calls, Routes(routes=()))[0].distinct == 0
 
 
 class TestShutdown:

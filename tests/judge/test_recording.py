@@ -41,7 +41,7 @@ async def test_replay_gives_the_recorded_replies_without_an_upstream(
     vectors = await recorder.embed(EmbeddingCall(model="e", texts=("x", "y")))
     await recorder.judge(call("a"))
     lines = file.read_text().splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     asked = upstream.count
     player = make_judge(replay(file))
     played = [await player.judge(call(text)) for text in texts]
