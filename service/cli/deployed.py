@@ -10,6 +10,7 @@ import msgspec
 from graders.asking import Call
 from graders.grade import Failure, Grade
 from graders.ports import SandboxRun
+from service.cli.asking import Asking
 from service.cli.failures import UNREACHABLE, CommandError
 from service.cli.remote import Server
 from service.wire import BatchResponse, RowResult
@@ -39,7 +40,9 @@ async def check_deployed(
             why = ("a draft is not on any server",)
             results.append(_result(subject, "draft", "skipped", why))
             continue
-        async with contextlib.aclosing(Server(url, subject.title, key=key)) as server:
+        async with contextlib.aclosing(
+            Server(url, subject.title, key=key, asking=Asking())
+        ) as server:
             results += await _check(subject, server, terms)
     return results
 
