@@ -24,7 +24,7 @@ from service.workshop.results import Result, report
 SETTINGS = Settings(sandbox_min_isolation="process", sandbox_timeout_s=20.0)
 OPTIONS = engine_options(SETTINGS)
 SUBJECTS = find_subjects([registry.BUNDLED], (), OPTIONS)
-MUTANTS = 30  # a definition; `gradekeeper check --mutants` takes more
+MUTANTS = 16  # a definition; `gradekeeper check --mutants` takes more
 SOURCES = sorted(registry.BUNDLED.glob("*/src"))
 
 
