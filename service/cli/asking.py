@@ -37,7 +37,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def headers(self) -> dict[str, str]:
         """What says the same to a server."""
-        plain = Asking()
+        plain = PLAIN
         pairs = (
             (CACHE_HEADER, self.cache, plain.cache),
             (SAMPLE_INDEX_HEADER, str(self.sample_index), str(plain.sample_index)),
@@ -47,6 +47,9 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     def terms(self, grader: str) -> JudgeContext:
         """Return the terms of a run in this process for ``grader`` (``name@version``)."""
         return JudgeContext(grader=grader, cache=self.cache, sample_index=self.sample_index)
+
+
+PLAIN = Asking()
 
 
 def add_ensemble_arguments(group: argparse._ArgumentGroup) -> None:

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from graders.sample import JsonValue
-from service.cli.asking import Asking, asking_judges
+from service.cli.asking import PLAIN, Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
 from service.cli.lines import Emit, Line, failed
 from service.cli.local import together
@@ -47,7 +47,7 @@ _problem = msgspec.json.Decoder(Problem)
 class Server:
     """A gradekeeper server and one version of one grader on it."""
 
-    def __init__(self, url: str, grader: str, *, key: str | None, asking: Asking) -> None:
+    def __init__(self, url: str, grader: str, *, key: str | None, asking: Asking = PLAIN) -> None:
         """Ask ``url`` for ``NAME`` or ``NAME@VERSION``; nothing is sent yet."""
         self._sampling = b""
         if asking.sampling is not None:
