@@ -1,0 +1,192 @@
+"""Whether a number with a unit is right, in whatever unit of the right kind it is given."""
+
+import re
+from typing import Any, NamedTuple
+
+HALF = 0.5  # for the right number without a unit, or a value that is nearly right
+NEAR = 10  # tolerances within which a value is nearly right
+TOLERANCE = 0.01  # of the reference, where the item has none
+LARGEST = 1e300  # number
+LONGEST = 200  # characters of the line with the answer
+
+BASES = {"m", "kg", "s", "A", "K", "mol", "cd", "B"}
+METRIC = {"m", "g", "s", "A", "K", "mol", "cd", "B", "Hz", "N", "Pa", "J", "W", "C", "V", "F", "Ω"}
+METRIC |= {"S", "Wb", "T", "H", "L", "l", "eV", "bar", "Wh", "cal", "bit"}
+PREFIXES = {"p": "1e-12", "n": "1e-9", "µ": "1e-6", "u": "1e-6", "m": "1e-3", "c": "1e-2"}
+PREFIXES |= {"d": "1e-1", "h": "1e2", "k": "1e3", "M": "1e6", "G": "1e9", "T": "1e12"}
+UNITS = {  # so many of what
+    "g": "0.001 kg",
+    "Hz": "1 s-1",
+    "N": "1 kg m s-2",
+    "Pa": "1 N m-2",
+    "J": "1 N m",
+    "W": "1 J s-1",
+    "C": "1 A s",
+    "V": "1 W A-1",
+    "F": "1 C V-1",
+    "Ω": "1 V A-1",
+    "ohm": "1 V A-1",
+    "S": "1 A V-1",
+    "Wb": "1 V s",
+    "T": "1 Wb m-2",
+    "H": "1 Wb A-1",
+    "L": "0.001 m3",
+    "l": "0.001 m3",
+    "eV": "1.602176634e-19 J",
+    "bar": "100000 Pa",
+    "Wh": "3600 J",
+    "cal": "4.184 J",
+    "bit": "0.125 B",
+    "%": "0.01",
+    "ppm": "0.000001",
+    "rad": "1",
+    "°": "0.017453292519943295",
+    "deg": "0.017453292519943295",
+    "min": "60 s",
+    "h": "3600 s",
+    "hr": "3600 s",
+    "d": "86400 s",
+    "day": "86400 s",
+    "t": "1000 kg",
+    "ha": "10000 m2",
+    "in": "0.0254 m",
+    "ft": "0.3048 m",
+    "yd": "0.9144 m",
+    "mi": "1609.344 m",
+    "mph": "0.44704 m s-1",
+    "oz": "0.028349523125 kg",
+    "lb": "0.45359237 kg",
+    "gal": "3.785411784 L",
+    "atm": "101325 Pa",
+    "mmHg": "133.322387415 Pa",
+    "psi": "6894.757293168 Pa",
+    "hp": "745.69987158227 W",
+    "°C": "1 K",
+    "°F": "0.5555555555555556 K",
+}
+ZEROS = {"°C": "273.15", "°F": "255.3722222222222"}  # in kelvin, when the unit stands alone
+WORDS = {
+    "metre": "m",
+    "meter": "m",
+    "kilometre": "km",
+    "kilometer": "km",
+    "centimetre": "cm",
+    "centimeter": "cm",
+    "millimetre": "mm",
+    "millimeter": "mm",
+    "gram": "g",
+    "kilogram": "kg",
+    "second": "s",
+    "minute": "min",
+    "hour": "h",
+    "litre": "L",
+    "liter": "L",
+    "joule": "J",
+    "newton": "N",
+    "watt": "W",
+    "volt": "V",
+    "percent": "%",
+    "degree": "°",
+    "mile": "mi",
+    "feet": "ft",
+    "inch": "in",
+    "byte": "B",
+}
+NUMBER = re.compile(
+    r"(?P<digits>[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|[-+]?\.[0-9]+)"
+    r"(?:[eE](?P<e>[-+]?[0-9]{1,3})|\s?[\u00d7x*]\s?10\^?(?P<ten>[-+]?[0-9]{1,3}))?"
+)
+FACTOR = re.compile(r"(?P<sign>[/* ]?)(?P<name>[A-Za-zµΩ°%]+)(?:\^?(?P<power>-?[0-9]))?")
+PREAMBLE = re.compile(r"\A(?:(?:final )?answer\s*(?:is|:|=)|=|≈|~)\s*", re.IGNORECASE)
+PLAIN = str.maketrans("\u2212\u2013⁻⁰¹²³⁴⁵⁶⁷⁸⁹·⋅μΩ\u00a0\u202f", "---0123456789**µΩ  ")
+
+
+class Unit(NamedTuple):
+    """So many of the base units to their powers, from where zero is."""
+
+    factor: float
+    zero: float
+    powers: dict[str, int]
+
+
+def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
+    """Return 1.0, 0.5 or 0.0."""
+    wanted, tolerance = amount(item.get("value")), amount(item.get("tolerance", TOLERANCE))
+    unit, text = unit_of(item.get("unit", "")), sample.get("output_text")
+    if wanted is None or tolerance is None or unit is None or not isinstance(text, str):
+        return 0.0
+    line = answer_of(text).translate(PLAIN)
+    match = NUMBER.match(line)
+    number = amount(value_of(match)) if match else None
+    name = line[match.end() :].strip() if match else ""
+    given = unit_of(name)
+    if number is None or given is None:
+        return 0.0
+    if not name and unit.powers:
+        return HALF * (error(number, wanted) <= tolerance)
+    if given.powers != unit.powers:
+        return 0.0
+    converted = (number * given.factor + given.zero - unit.zero) / unit.factor
+    off = error(converted, wanted)
+    return 1.0 if off <= tolerance else HALF * (off <= tolerance * NEAR)
+
+
+def error(number: float, wanted: float) -> float:
+    """Return how far off ``number`` is, of what is wanted; of one where that is zero."""
+    return round(abs(number - wanted) / (abs(wanted) or 1), 12)
+
+
+def answer_of(text: str) -> str:
+    """Return the last line without "Answer:" and without emphasis; empty when it is long."""
+    last = text.strip().rpartition("\n")[2]
+    line = PREAMBLE.sub("", last.strip(" *`$\r")).strip(" *`$")
+    return line.removesuffix(".") if len(line) <= LONGEST else ""
+
+
+def value_of(match: re.Match[str]) -> float:
+    """Return the number that is written; infinity for one too large."""
+    exponent = match["e"] or match["ten"] or "0"
+    return float(f"{match['digits'].replace(',', '')}e{exponent}")
+
+
+def unit_of(text: object) -> Unit | None:
+    """Return the unit that ``text`` names, such as ``m/s^2`` or ``kg m-3``; None for no unit."""
+    if not isinstance(text, str):
+        return None
+    rest = text.translate(PLAIN).replace(" per ", "/").replace(" / ", "/").strip()
+    rest = re.sub(r"/\(([^()]*)\)", lambda found: "/" + re.sub(r"[* ]", "/", found[1]), rest)
+    factor, powers = 1.0, dict.fromkeys(BASES, 0)
+    if rest in ZEROS:
+        return Unit(float(UNITS[rest].split()[0]), float(ZEROS[rest]), {"K": 1})
+    while rest:
+        match = FACTOR.match(rest)
+        one = named(match["name"]) if match else None
+        if match is None or one is None:
+            return None
+        power = int(match["power"] or 1) * (-1 if match["sign"] == "/" else 1)
+        factor *= one.factor**power
+        for base, number in one.powers.items():
+            powers[base] += number * power
+        rest = rest[match.end() :]
+    powers = {base: power for base, power in powers.items() if power}
+    return Unit(factor, 0.0, powers) if 0 < factor <= LARGEST else None
+
+
+def named(name: str) -> Unit | None:
+    """Return the unit of one name, with or without a prefix."""
+    name = WORDS.get(name.lower().removesuffix("s"), WORDS.get(name.lower(), name))
+    if name in BASES:
+        return Unit(1.0, 0.0, {name: 1})
+    if name in UNITS:
+        number, _, units = UNITS[name].partition(" ")
+        unit = unit_of(units)
+        return unit and unit._replace(factor=unit.factor * float(number))
+    prefix, rest = name[:1], name[1:]
+    unit = named(rest) if prefix in PREFIXES and rest in METRIC else None
+    return unit and unit._replace(factor=unit.factor * float(PREFIXES[prefix]))
+
+
+def amount(value: object) -> float | None:
+    """Return ``value`` if it is a number, and not too large."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= LARGEST else None
