@@ -88,6 +88,7 @@ def _error(grade: Grade) -> RowError:
         message=failure.message,
         flag=failure.flag,
         part=failure.part,
+        upstream=failure.upstream,
         retryable=failure.retryable,
         retry_after_s=failure.retry_after_s,
     )
