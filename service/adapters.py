@@ -100,7 +100,7 @@ def find_wordnet(directory: str) -> tuple[WordNet | None, str]:
         try:
             wordnet.verify()
         except WordNetNotFoundError as error:
-            hint = str(error)
+            hint = f"{error} with GRADEKEEPER_WORDNET_DIR"
         else:
             return wordnet, ""
     return None, hint

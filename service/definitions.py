@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypedDict
@@ -101,7 +101,7 @@ class Definitions:
         return frozenset(
             state
             for directory in self._directories
-            for path in directory.rglob("*")
+            for path in _below(directory)
             if (state := _state(path)) is not None
         )
 
@@ -241,6 +241,12 @@ def _document(raw: bytes) -> Any:  # noqa: ANN401 - JSON
         raise DefinitionError(
             [Finding(pointer="", message=message, code="invalid_json")]
         ) from error
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Yield what is below ``directory``, up to a folder that goes while it is walked."""
+    with contextlib.suppress(OSError):
+        yield from directory.rglob("*")
 
 
 def _state(path: Path) -> tuple[str, int, int] | None:

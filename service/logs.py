@@ -6,6 +6,7 @@ request's own handling. Anything else goes through the standard `logging` module
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,7 @@ class AccessLog:
 
 
 def write_stderr(data: bytes) -> None:
-    """Write to standard error at once."""
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
+    """Write to standard error at once; nobody who reads it, or a full disk, costs lines only."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()

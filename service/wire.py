@@ -316,7 +316,7 @@ class DefinitionResponse(GraderReference, frozen=True, kw_only=True):
 
 
 class ExportResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``…/export``: ``body`` is exactly what to submit."""
+    """Answer of ``…/export``: ``body`` is what to submit, but for secrets: ``left_out`` says so."""
 
     grader: str
     version: int

@@ -7,33 +7,9 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from graders.errors import (
-    BudgetExceededError,
-    EmbedderUnavailableError,
-    EndpointUnavailableError,
-    JudgeUnavailableError,
-    OverloadedError,
-    SandboxUnavailableError,
-    UpstreamError,
-)
 from graders.grade import TokenUsage
 from service.cli.rows import Row
-from service.judge import MissingRecordingError
 from service.wire import DrawResult, RowError
-
-_UPSTREAM = {
-    kind.code
-    for kind in (
-        BudgetExceededError,
-        EmbedderUnavailableError,
-        EndpointUnavailableError,
-        JudgeUnavailableError,
-        MissingRecordingError,
-        OverloadedError,
-        SandboxUnavailableError,
-        UpstreamError,
-    )
-}
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,7 +44,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_open(self) -> bool:
         """Whether something outside failed, so that nobody has judged this row yet."""
-        return self.error is not None and (self.error.retryable or self.error.code in _UPSTREAM)
+        return self.error is not None and (self.error.retryable or self.error.upstream)
 
 
 Emit: TypeAlias = Callable[[list[Line]], None]

@@ -109,6 +109,7 @@ def _error(failures: tuple[Failure, ...]) -> RowError | None:
         message=failure.message,
         flag=failure.flag,
         part=failure.part,
+        upstream=failure.upstream,
         retryable=failure.retryable,
         retry_after_s=failure.retry_after_s,
     )

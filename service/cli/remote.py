@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +12,7 @@ import httpx
 import msgspec
 
 from graders.sample import JsonValue
+from service.backoff import retry_after_s
 from service.cli.asking import PLAIN, Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
 from service.cli.lines import Emit, Line, failed
@@ -103,11 +102,11 @@ class Server:
                 if response.status_code not in _RETRIED:
                     return _checked(response)
                 problem = _detail(response)
-                wait = _retry_after(response)
+                wait = retry_after_s(response.headers.get("retry-after"), now_s=time.time())
             pause = next(left, None)
             if pause is None:
                 raise CommandError(f"{url}: {problem}", code=UNREACHABLE)
-            await asyncio.sleep(pause if wait is None else wait)
+            await asyncio.sleep(pause if wait is None else min(wait, _MAX_PAUSE_S))
 
 
 class RemoteScorer:
@@ -213,17 +212,3 @@ def _detail(response: httpx.Response) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return f"HTTP {response.status_code}"
     return f"HTTP {response.status_code}: {problem.detail}"
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that the server asks us to wait."""
-    text = response.headers.get("retry-after", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            moment = email.utils.parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), _MAX_PAUSE_S)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -150,7 +151,11 @@ class Csv:
 
 
 class Parquet:
-    """Apache Parquet, with the extra ``parquet``; what JSON lacks (times, bytes) becomes text."""
+    """Apache Parquet, with the extra ``parquet``.
+
+    Of what JSON lacks, times and bytes become text and NaN, which stands for a missing number,
+    becomes null; a row with an infinite number is unreadable.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read ``path``.
@@ -164,6 +169,7 @@ class Parquet:
             raise CommandError(
                 "reading Parquet needs pyarrow: pip install 'gradekeeper[parquet]'"
             ) from error
+        self._path = path
         try:
             self._file = pyarrow.parquet.ParquetFile(path)
             self.rows: int = self._file.metadata.num_rows
@@ -172,11 +178,19 @@ class Parquet:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield every row as an object."""
-        for batch in self._file.iter_batches(_PARQUET_ROWS):
-            yield from batch.to_pylist()
+        from pyarrow import ArrowException  # noqa: PLC0415 - as above
+
+        try:
+            for batch in self._file.iter_batches(_PARQUET_ROWS):
+                yield from batch.to_pylist()
+        except (ArrowException, OSError, ValueError) as error:
+            raise CommandError(f"{self._path}: not readable to its end: {error}") from error
 
     def decode(self, record: dict[str, Any]) -> JsonValue:
         """Return the row as JSON knows it."""
+        for name, value in record.items():
+            if _holds_infinity(value):
+                raise RowError(f"{name} holds an infinite number, which JSON lacks")
         try:
             fields = _decode(_encode(record))
         except (TypeError, ValueError) as error:
@@ -271,6 +285,14 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
     if not isinstance(text, str):
         raise RowError(f"{sample_field}: expected a string, got {type(text).__name__}")
     return Row(index, item, Sample(text))
+
+
+def _holds_infinity(value: Any) -> bool:  # noqa: ANN401 - what a Parquet cell may hold
+    if isinstance(value, float):
+        return math.isinf(value)
+    if isinstance(value, dict):
+        return any(map(_holds_infinity, value.values()))
+    return isinstance(value, list) and any(map(_holds_infinity, value))
 
 
 def _json_or_text(cell: str) -> JsonValue:

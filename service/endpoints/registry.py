@@ -9,6 +9,7 @@ from litestar import Request, Response, Router, get
 from litestar.exceptions import ClientException
 from litestar.params import Parameter
 
+from graders.errors import Finding
 from graders.export import Form, Hyperparameters, Job, Target, export
 from graders.registry import Definition
 from service.endpoints.documented import problems
@@ -25,6 +26,12 @@ from service.wire import (
 )
 
 _Request = Request[Any, Any, Any]
+_HIDDEN = Finding(
+    pointer="",
+    message="the values of 'headers' are secret and hidden here; put them in before submitting.",
+    code="hidden_headers",
+    severity="warning",
+)
 _MISSING = problems(400, 401, 403, 404, 414)
 
 
@@ -152,14 +159,17 @@ async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a 
         "digest": definition.digest,
     }
     exported = export(definition.grader, target=target, form=form, job=job, metadata=metadata)
+    body, left_out = masked(exported.body), list(exported.left_out)
+    if body is not exported.body:
+        left_out.append(_HIDDEN)
     answer = ExportResponse(
         grader=definition.name,
         version=definition.version,
         digest=definition.digest,
         target=target,
         form=form,
-        body=masked(exported.body),
-        left_out=list(exported.left_out),
+        body=body,
+        left_out=left_out,
     )
     return Response(answer, headers=_etag(definition))
 

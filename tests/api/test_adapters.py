@@ -220,6 +220,7 @@ class TestBuilding:
         wordnet, hint = find_wordnet(str(tmp_path))
         assert wordnet is None
         assert "WordNet" in hint
+        assert "GRADEKEEPER_WORDNET_DIR" in hint
 
 
 class TestService:

@@ -147,6 +147,21 @@ class TestReload:
         monkeypatch.undo()
         assert definitions.reload() is True
 
+    def test_folders_that_vanish_while_they_are_walked_do_no_harm(
+        self, mine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        definitions = definitions_of(create_app(settings(mine), ports=Ports()))
+
+        def gone(path: Path, _: str) -> Iterator[Path]:
+            yield path / "a"
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(Path, "rglob", gone)
+        definitions.reload_if_changed()
+        monkeypatch.undo()
+        definitions.reload_if_changed()
+        assert definitions.failure is None
+
     def test_the_watch_takes_changes_up(self, mine: Path) -> None:
         with serving(settings(mine, reload_definitions_s=0.05)) as live:
             put(mine, "exact", 2, {**EXACT, "operation": "ilike"})

@@ -161,6 +161,19 @@ class TestAccessLog:
         write_stderr(b"{}\n")
         assert capfdbinary.readouterr().err == b"{}\n"
 
+    def test_lines_that_nobody_can_read_are_lost_and_nothing_else(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w", encoding="utf-8") as broken:  # noqa: PTH123 - a descriptor
+            monkeypatch.setattr("sys.stderr", broken)
+            write_stderr(b"{}\n")
+            with pytest.raises(BrokenPipeError):  # so that closing it again does not
+                broken.close()
+        monkeypatch.setattr("sys.stderr", broken)
+        write_stderr(b"{}\n")
+
 
 class TestCounts:
     async def test_are_right_after_known_traffic(self, edge: Edge) -> None:

@@ -12,7 +12,9 @@ from openai.types.fine_tuning import job_create_params
 from openai.types.graders import PythonGrader, ScoreModelGrader, StringCheckGrader
 from pydantic import TypeAdapter
 
-from tests.api.world import CODED, DEFINITIONS, EXACT, JUDGED
+from graders.ports import Ports
+from service.app import create_app
+from tests.api.world import CODED, DEFINITIONS, EXACT, JUDGED, calling, settings
 
 EXPORT = "/v1/graders/{}/versions/1/export"
 JOB = {"form": "job", "model": "o4-mini-2025-04-16", "training_file": "file-1"}
@@ -157,6 +159,16 @@ class TestExport:
         answer = (await api.get(EXPORT.format("overlap"))).json()
         assert "pass_threshold" not in answer["body"]
         assert [finding["pointer"] for finding in answer["left_out"]] == ["/pass_threshold"]
+
+    async def test_hidden_headers_are_said_to_be_hidden(self, tmp_path: Path) -> None:
+        headers = {"authorization": "Bearer s3cret"}
+        call = {"type": "endpoint", "name": "call", "url": "https://a.test", "headers": headers}
+        (tmp_path / "call").mkdir()
+        (tmp_path / "call" / "1.json").write_text(json.dumps(call))
+        async with calling(create_app(settings(tmp_path), ports=Ports())) as client:
+            answer = (await client.get(EXPORT.format("call"))).json()
+        assert answer["body"]["headers"] == {"authorization": "**********"}
+        assert answer["left_out"][-1]["code"] == "hidden_headers"
 
     @pytest.mark.parametrize(
         ("name", "params", "detail"),

@@ -132,6 +132,17 @@ class TestRows:
         assert end["summary"]["rows"] == 3
         assert end["summary"]["failed"] == 1
 
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+    async def test_two_on_one_line_and_one_on_two_lines_give_nobody_the_reward_of_another(
+        self, api: httpx.AsyncClient, end: bytes
+    ) -> None:
+        wrong = json.dumps({"item": {"answer": "yes"}, "model_sample": "no"}).encode()
+        first, second = b'{"item": {"answer": "yes"},', b'"model_sample": "yes"}'
+        body = end.join([*[GOOD_LINE] * 3, GOOD_LINE + b" " + wrong, first, second, GOOD_LINE])
+        response = await api.post(EXACT_URL, content=body, headers=NDJSON)
+        *results, _ = read_lines(response.content)
+        assert [row["ok"] for row in results] == [True] * 3 + [False] * 3 + [True]
+
     async def test_blank_lines_do_not_count(self, api: httpx.AsyncClient) -> None:
         body = b"\n\n" + GOOD_LINE + b"\n  \n\r\n" + GOOD_LINE + b"\r\n\n"
         *results, end = read_lines(

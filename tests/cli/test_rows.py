@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import datetime as dt
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,24 @@ class TestParquet:
         (row,) = data.rows(lambda _: False)
         assert isinstance(row, Unreadable)
         assert row.message.startswith("has no form in JSON: ")
+
+    @pytest.mark.parametrize("value", [math.inf, {"b": [1.0, -math.inf]}], ids=["flat", "nested"])
+    def test_an_infinite_number_is_a_bad_row_and_never_null(
+        self, tmp_path: Path, value: Any
+    ) -> None:
+        path = self.write(tmp_path / "r.parquet", [{"x": value, "model_sample": "null"}])
+        (row,) = data_file(path).rows(lambda _: False)
+        assert isinstance(row, Unreadable)
+        assert row.message == "x holds an infinite number, which JSON lacks"
+
+    def test_a_damaged_file_is_refused_where_the_damage_is(self, tmp_path: Path) -> None:
+        rows = [{"n": str(number), "model_sample": "t"} for number in range(3000)]
+        path = self.write(tmp_path / "r.parquet", rows)
+        text = bytearray(path.read_bytes())
+        text[4:2000] = bytes(1996)
+        path.write_bytes(text)
+        with pytest.raises(CommandError, match=r"r\.parquet: not readable to its end: "):
+            rows_of(path)
 
     def test_many_rows_are_counted_and_streamed(self, tmp_path: Path) -> None:
         path = self.write(

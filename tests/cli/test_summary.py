@@ -21,8 +21,10 @@ def scored(*rewards: float, threshold: float = 0.5) -> list[Line]:
     ]
 
 
-def unscored(code: str | None, *, retryable: bool = False) -> Line:
-    error = RowError(code=code, message="m", retryable=retryable) if code else None
+def unscored(code: str | None, *, retryable: bool = False, upstream: bool = False) -> Line:
+    error = None
+    if code:
+        error = RowError(code=code, message="m", retryable=retryable, upstream=upstream)
     return Line(row=0, reward=0.0, ok=False, passed=False, error=error, signature="s")
 
 
@@ -30,7 +32,7 @@ def test_counts_mean_and_pass_rate_are_those_of_the_rows_that_are_ok() -> None:
     failures = [
         unscored("a"),
         unscored("b", retryable=True),
-        unscored("judge_unavailable"),
+        unscored("judge_unavailable", upstream=True),
         unscored("a"),
         unscored(None),
     ]
