@@ -281,7 +281,7 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
     if not isinstance(item, dict):
         raise RowError(f"item: expected an object, got {type(item).__name__}")
     if given is not None:
-        return Row(index, item, Sample.from_object(given), given)
+        return Row(index, item, Sample.from_answer(given), given)
     if not isinstance(text, str):
         raise RowError(f"{sample_field}: expected a string, got {type(text).__name__}")
     return Row(index, item, Sample(text))

@@ -139,7 +139,8 @@ class TestEnsembles:
             refused = run("score", "exact", *command[2:], "--out", out, "--url", url)
         assert run(*command, "--out", out).code == 0
         assert there.read_bytes() == out.read_bytes()
-        assert asked == upstream.count - asked
+        # Both asked; equal questions at the same time share a call, so the numbers may differ.
+        assert 0 < asked < upstream.count
         assert refused.code == 2
         assert "an ensemble is for graders that ask a judge model" in refused.err
 
