@@ -131,7 +131,7 @@ class TestEnsembles:
         self, run: Run, upstream: Upstream, data: Path, out: Path, tmp_path: Path
     ) -> None:
         there = tmp_path / "there.jsonl"
-        options = ("--draws", 2, "--sample-index", 4, "--cache", "refresh")
+        options = ("--draws", 2, "--sample-index", 4, "--cache", "refresh", "--limit", 2)
         with serving() as (_, url):
             command = ("score", "judged", "--data", data, *options)
             assert run(*command, "--out", there, "--url", url).code == 0
