@@ -6,10 +6,12 @@
 .NOTPARALLEL:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-# Not taken from the environment: some shells and toolchains export HOST as something else.
-HOST = 127.0.0.1
-PORT ?= 8080
-WORKERS ?= 1
+# Passed on when given to make (make serve PORT=8123); otherwise the settings GRADEKEEPER_HOST, _PORT and
+# _WORKERS decide. HOST is not taken from the environment: some shells and toolchains export it as something else.
+HOST =
+PORT ?=
+WORKERS ?=
+SERVE_FLAGS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
 
 # Test processes: one for each core of the smallest machine we support.
 TEST_WORKERS ?= 2
@@ -46,7 +48,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
-	@exec $(BIN)/gradekeeper serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
+	@exec $(BIN)/gradekeeper serve $(SERVE_FLAGS)
 
 test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
