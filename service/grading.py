@@ -94,13 +94,6 @@ def raise_upstream(grade: Grade) -> None:
     raise kind(failure.message, retryable=failure.retryable, retry_after_s=failure.retry_after_s)
 
 
-def outcome(grade: Grade) -> str:
-    """Return the metric label of a grade: ``ok``, ``failed`` or ``upstream``."""
-    if grade.ok:
-        return "ok"
-    return "upstream" if grade.upstream_failure else "failed"
-
-
 class RowGrader:
     """Grades rows of one definition and counts what came out.
 
@@ -217,9 +210,7 @@ class RowGrader:
         self.rows += 1
         reward = grade.reward
         if grade.failures:
-            self._counter.count(outcome(grade))
-            for failure in grade.failures:
-                self._counter.failure(failure.code)
+            self._counter.graded(grade)
             return self._row(grade)
         self.ok += 1
         if self.is_pure:
