@@ -24,6 +24,7 @@ _JSON_NAMES: tuple[tuple[type, str], ...] = (  # bool is an int
     (list, "an array"),
     (dict, "an object"),
 )
+_ANSWERS = ("choices", "output_json", "output_text", "output_tools")
 
 
 def parse_json_text(text: str) -> JsonValue:
@@ -90,6 +91,18 @@ class Sample:
         }
         sample._namespace = {**fields, **derived}
         return sample
+
+    @classmethod
+    def from_answer(cls, fields: dict[str, JsonValue]) -> Sample:
+        """Return the sample that a caller's ``fields`` describe.
+
+        Raises:
+            RowError: As `from_object`; also when no key says what was answered, since a misspelt
+                ``output_text`` would otherwise be graded as an empty answer.
+        """
+        if not any(key in fields for key in _ANSWERS):
+            raise RowError(f"sample: expected at least one of {', '.join(_ANSWERS)}")
+        return cls.from_object(fields)
 
     @property
     def output_json(self) -> JsonValue:

@@ -44,6 +44,8 @@ from service.shutdowns import Shutdowns
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 0.05
+# Pinned: the page loads this release of the viewer from its public address.
+_SCALAR = "1.72.1"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -147,7 +149,7 @@ def _openapi() -> OpenAPIConfig:
         version=__version__,
         summary="Self-hosted, versioned graders: OpenAI grader JSON in, rewards out.",
         path="/schema",
-        render_plugins=[ScalarRenderPlugin(), SwaggerRenderPlugin()],
+        render_plugins=[ScalarRenderPlugin(version=_SCALAR), SwaggerRenderPlugin()],
     )
 
 

@@ -52,6 +52,7 @@ class Definitions:
     Attributes:
         registry: The definitions in force.
         failure: Why the last reload was refused; None when it worked.
+        adhoc: Counts the grades by graders that came with their request.
     """
 
     def __init__(self, directories: Sequence[Path], options: Options, metrics: Metrics) -> None:
@@ -63,6 +64,7 @@ class Definitions:
         self._directories = tuple(directories)
         self._options = options
         self._metrics = metrics
+        self.adhoc = GradeCounter(metrics, "(ad hoc)", "")
         self._stamp = self._state_of_files()
         self.failure: str | None = None
         self._adopt(registry.load(self._directories, options))

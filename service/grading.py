@@ -29,6 +29,8 @@ from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
 from service.wire import RowError, RowResult, ScoreRequest, Summary
 
+# Kinds of failure that no retry can mend: this process lacks what the grader needs.
+_NOT_HERE = {NOT_AVAILABLE, "no_route", "isolation_unavailable"}
 _BLOCK_S = 0.004  # how long grading may keep the event loop
 _MAX_BLOCK_ROWS = 512
 _MAX_KNOWN_ROWS = 64  # rows that differ in nothing but the reward are made once for each reward
@@ -51,7 +53,7 @@ def sample_of(row: ScoreRequest) -> Sample:
     if row.sample is not None:
         if row.model_sample is not None:
             raise UnreadableRowError("give either model_sample or sample, not both")
-        return Sample.from_object(row.sample)
+        return Sample.from_answer(row.sample)
     if row.model_sample is None:
         raise UnreadableRowError("model_sample (a string) or sample (an object) is missing")
     return Sample(row.model_sample)
@@ -86,17 +88,10 @@ def raise_upstream(grade: Grade) -> None:
     failure = grade.upstream_failure
     if failure is None:
         return
-    if failure.kind == NOT_AVAILABLE:
+    if failure.kind in _NOT_HERE:
         raise NotAvailableError(failure.message)
     kind = _OWN_ANSWERS.get(failure.code, UpstreamError)
     raise kind(failure.message, retryable=failure.retryable, retry_after_s=failure.retry_after_s)
-
-
-def outcome(grade: Grade) -> str:
-    """Return the metric label of a grade: ``ok``, ``failed`` or ``upstream``."""
-    if grade.ok:
-        return "ok"
-    return "upstream" if grade.upstream_failure else "failed"
 
 
 class RowGrader:
@@ -215,9 +210,7 @@ class RowGrader:
         self.rows += 1
         reward = grade.reward
         if grade.failures:
-            self._counter.count(outcome(grade))
-            for failure in grade.failures:
-                self._counter.failure(failure.code)
+            self._counter.graded(grade)
             return self._row(grade)
         self.ok += 1
         if self.is_pure:

@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from graders.grade import Grade
 from service.judge.stats import SECONDS_BUCKETS
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -226,6 +227,15 @@ class GradeCounter:
     def count(self, outcome: str, number: int = 1) -> None:
         """Count ``number`` grades of one outcome."""
         self._outcomes[outcome].inc(number)
+
+    def graded(self, grade: Grade) -> None:
+        """Count one grade: ``ok``, ``failed``, or ``upstream`` when nobody could be asked."""
+        if grade.ok:
+            self.count("ok")
+            return
+        self.count("upstream" if grade.upstream_failure else "failed")
+        for failure in grade.failures:
+            self.failure(failure.code)
 
     def failure(self, code: str) -> None:
         """Count one failure."""

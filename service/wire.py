@@ -115,7 +115,7 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         flag: OpenAI's flag for it, where there is one.
         part: Key in ``multi.graders`` where it arose.
         upstream: True when something outside failed, so nobody gave a reward.
-        retryable: Whether asking again later could help.
+        retryable: Whether asking again later could help; absent means false.
         retry_after_s: Seconds to wait before a retry, when known.
     """
 

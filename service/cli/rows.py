@@ -310,7 +310,7 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
     if not isinstance(item, dict):
         raise RowError(f"item: expected an object, got {json_name(item)}")
     if given is not None:
-        return Row(index, item, Sample.from_object(given), given)
+        return Row(index, item, Sample.from_answer(given), given)
     if not isinstance(text, str):
         raise RowError(f"{sample_field}: expected a string, got {json_name(text)}")
     return Row(index, item, Sample(text))

@@ -51,6 +51,7 @@ async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
             asked = grader.grade(item, sample, services.ports)
             grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
+    services.definitions.adhoc.graded(grade)
     name = grader.grader.name or _generated_name()
     return answer(grade, name, grader.type, seconds, services.settings.response_profile)
 

@@ -18,7 +18,6 @@ from service.grading import (
     RowGrader,
     cost_of,
     error_of,
-    outcome,
     raise_upstream,
     read_rows,
     sample_of,
@@ -97,11 +96,8 @@ async def score(
             asked = grader.grade(data.item, sample, services.ports)
             grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
-    counter = services.definitions.counter(definition)
-    counter.count(outcome(grade))
+    services.definitions.counter(definition).graded(grade)
     if grade.failures:
-        for failure in grade.failures:
-            counter.failure(failure.code)
         raise_upstream(grade)
     return ScoreResponse(
         grader=definition.name,

@@ -162,7 +162,10 @@ class OpenAIJudge:
                 self._targets[model] = target
         if target is None:
             raise unavailable(
-                f"no route answers for model {model!r}", retryable=False, kind="no_route"
+                f"no route answers for model {model!r}: set OPENAI_API_KEY or OPENAI_BASE_URL, "
+                "or name a routes file in GRADEKEEPER_JUDGE_ROUTES_FILE",
+                retryable=False,
+                kind="no_route",
             )
         return target
 

@@ -35,7 +35,9 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         slots: Calls that run at once; 0 for one a CPU.
         slow_slots: Further calls that may run while that many others have been running for
             `slow_after_s`.
-        slow_after_s: When a call counts as slow, gets a lower priority and stops holding up others.
+        give_way_after_s: When a call gets a lower priority; while there are fewer slow calls than
+            slots, it counts as slow from then on.
+        slow_after_s: When any call counts as slow and stops holding up others.
         queue_length: Calls that may wait; more are refused with `OverloadedError`.
         max_tiers: Warm package sets kept at once, least recently used out first.
         prewarm: Package sets to make ready at start.
@@ -63,6 +65,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_processes: int = 32
     slots: int = 0
     slow_slots: int = 32
+    give_way_after_s: float = 0.1
     slow_after_s: float = 1.0
     queue_length: int = 4096
     max_tiers: int = 8

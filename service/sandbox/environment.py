@@ -146,8 +146,11 @@ class Environment:
 
     async def _start_base(self) -> None:
         await self._stop_base()
+        parent = self._config.scratch_dir
+        if parent is None and not self._namespaces:
+            parent = await asyncio.to_thread(scratch.usual_parent, self._config.disk_bytes)
         self._directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+            tempfile.mkdtemp, prefix="gradekeeper-", dir=parent
         )
         os.chmod(self._directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -208,4 +208,4 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment(directory: str) -> Mapping[str, str]:
-    return ENVIRONMENT | {"HOME": directory, "TMPDIR": directory}
+    return ENVIRONMENT | {"HOME": directory, "TMPDIR": directory, "PWD": directory}

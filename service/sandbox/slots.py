@@ -1,9 +1,8 @@
 """Who runs now and who waits: a bounded first-come queue in front of a number of slots.
 
 A call that has been running for long is *slow*: it keeps its slot but no longer counts against
-those who
-wait, up to a limit, so that a few hanging graders do not stop everybody else for their whole time
-limit.
+those who wait, up to a limit, so that a few hanging graders do not stop everybody else for their
+whole time limit.
 """
 
 from __future__ import annotations
@@ -76,6 +75,17 @@ class Slots:
         if held_s is not None:
             self._usual_s += _SMOOTHING * (held_s - self._usual_s)
         self._serve_waiting()
+
+    def let_others_pass(self, slot: int) -> bool:
+        """Call ``slot`` slow ahead of time, if only few are; return whether it is now.
+
+        A few endless calls then cost those who wait next to nothing, and a batch whose calls are
+        all long is not started all at once.
+        """
+        if len(self.slow) >= min(self._width, self._slow_width):
+            return False
+        self.mark_slow(slot)
+        return slot in self.slow
 
     def mark_slow(self, slot: int) -> None:
         """Stop counting ``slot`` against those who wait, if there is still room for slow calls."""

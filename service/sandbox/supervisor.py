@@ -184,7 +184,6 @@ class SubprocessSandbox:
         self, environment: Environment, source: bytes, payload: bytes, slot: int, timeout_s: float
     ) -> SandboxResult:
         call: Call | None = None
-        timer: asyncio.TimerHandle | None = None
         started = time.monotonic()
         try:
             program = await environment.program(source)
@@ -197,12 +196,10 @@ class SubprocessSandbox:
                 tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
             )
             self._live.add(call)
-            timer = self._watch(environment, tier, call, slot)
+            self._watch(environment, tier, call, slot)
             finished = await call.result
             return self._result(environment, finished, time.monotonic() - started)
         finally:
-            if timer is not None:
-                timer.cancel()
             if call is None:
                 self._slots.release(slot, held_s=None)
             else:
@@ -252,21 +249,28 @@ class SubprocessSandbox:
         finally:
             self._slots.release(slot, held_s=held_s)
 
-    def _watch(
-        self, environment: Environment, tier: TierLink, call: Call, slot: int
-    ) -> asyncio.TimerHandle:
+    def _watch(self, environment: Environment, tier: TierLink, call: Call, slot: int) -> None:
         loop = asyncio.get_running_loop()
 
-        def slow() -> None:
-            self._slots.mark_slow(slot)
+        def give_way() -> None:
             tier.renice(call, _SLOW_NICE)
+            if not self._slots.let_others_pass(slot):
+                left_s = self._config.slow_after_s - self._config.give_way_after_s
+                timers.append(loop.call_later(left_s, self._slots.mark_slow, slot))
 
+        timers = [loop.call_later(self._config.give_way_after_s, give_way)]
         if not environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
-            disk = loop.call_later(
-                _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+            timers.append(
+                loop.call_later(
+                    _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+                )
             )
-            call.gone.add_done_callback(lambda _: disk.cancel())
-        return loop.call_later(self._config.slow_after_s, slow)
+
+        def stop(_: asyncio.Future[None]) -> None:
+            for timer in timers:
+                timer.cancel()
+
+        call.gone.add_done_callback(stop)
 
     async def _watch_disk(self, environment: Environment, call: Call, slot: int) -> None:
         limit = self._config.disk_bytes

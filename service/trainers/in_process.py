@@ -77,7 +77,7 @@ class InProcess:
         return [
             (
                 row.item,
-                Sample(row.model_sample) if row.sample is None else Sample.from_object(row.sample),
+                Sample(row.model_sample) if row.sample is None else Sample.from_answer(row.sample),
             )
             for row in decoded
         ]

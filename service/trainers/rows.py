@@ -23,6 +23,7 @@ OUTAGE_CODES = frozenset(
         "embedder_unavailable",
         "endpoint_unavailable",
         "judge_unavailable",
+        "missing_recording",
         "overloaded",
         "sandbox_unavailable",
         "upstream",

@@ -218,8 +218,10 @@ class TestCounts:
             await client.post(RUN, json={"grader": {**EXACT, "name": MARKER}, **ROW})
             edge.flush()
             text = (await client.get("/metrics")).text
-        assert set(re.findall(r'grader="([^"]*)"', text)) == {"exact"}
-        assert set(re.findall(r'version="([^"]*)"', text)) == {"1", "2"}
+        assert set(re.findall(r'grader="([^"]*)"', text)) == {"exact", "(ad hoc)"}
+        assert set(re.findall(r'version="([^"]*)"', text)) == {"1", "2", ""}
+        adhoc = 'gradekeeper_grades_total{grader="(ad hoc)",outcome="ok",version=""}'
+        assert metric(text, adhoc) == 1
         assert set(re.findall(r'outcome="([^"]*)"', text)) == {"ok", "failed", "upstream"}
         assert set(re.findall(r'code="([^"]*)"', text)) == {"invalid_variable"}
 

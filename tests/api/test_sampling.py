@@ -73,6 +73,7 @@ async def test_failed_draws_are_shown_and_left_out(api: httpx.AsyncClient) -> No
         "code": "judge_unavailable",
         "message": "away",
         "flag": "model_grader_server_error",
+        "upstream": True,
         "retryable": True,
         "retry_after_s": 2.0,
     }

@@ -87,8 +87,11 @@ def _build_root(keep: list[str]) -> None:
         if not Path(path).exists():
             Path(path).mkdir(parents=True)
             _mount(f"{stage}/{index}", path, "none", _MOVE)
-    attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)
-    syscalls.call("mount_setattr", -100, b"/", 0x8000, ctypes.byref(attributes), 32)
+    read_only = (ctypes.c_uint64 * 4)(1, 0, 0, 0)
+    syscalls.call("mount_setattr", -100, b"/", 0x8000, ctypes.byref(read_only), 32)
+    writable = (ctypes.c_uint64 * 4)(0, 1, 0, 0)
+    for place in (b"/tmp", b"/dev/shm"):
+        syscalls.call("mount_setattr", -100, place, 0, ctypes.byref(writable), 32)
     _mount("proc", "/proc", "proc", 0)
     _mount("tmpfs", "/var/tmp", "tmpfs", 0, "mode=1777")
 

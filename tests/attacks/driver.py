@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ import msgspec
 
 from service.sandbox import SandboxConfig, SubprocessSandbox, start_sandbox
 from service.sandbox.scratch import is_empty
-from tests.attacks.rows import ATTACKS, PRELUDE, Attack
+from tests.attacks.rows import ATTACKS, Attack, prelude
 
 CLEAN = "def grade(sample, item):\n    return 0.5\n"
 MARKED = "note = 'MARKER-OF-ANOTHER-CALL'\n" + CLEAN
@@ -35,7 +36,7 @@ _PATIENCE_S = 20.0
 class Targets:
     """Listeners and files that no attack may reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool) -> None:
         """Set everything up and remember how it looks."""
         self.folder = Path(tempfile.mkdtemp(prefix="attack-targets-"))
         self.folder.chmod(0o777)
@@ -60,6 +61,8 @@ class Targets:
             "private": str(self.folder / "private"),
             "nr": numbers,
         }
+        # On a shared machine others write there too.
+        self.alone = alone
         self.before = self.look()
 
     @staticmethod
@@ -71,6 +74,11 @@ class Targets:
         listener.setblocking(False)
         return listener
 
+    def look_around(self) -> list[str]:
+        """Return the names in every place where anybody may write."""
+        places = ("/", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", str(self.folder))
+        return sorted(f"{p}/{name}" for p in places if os.path.isdir(p) for name in os.listdir(p))
+
     def look(self) -> list[tuple[str, int, int, int, str]]:
         """Return everything about the files that an attack could have changed."""
         found = []
@@ -78,6 +86,8 @@ class Targets:
             status = path.stat()
             text = path.read_text() if path.is_file() else ""
             found.append((path.name, status.st_mode, status.st_uid, int(status.st_mtime), text))
+        if self.alone:
+            found += [(name, 0, 0, 0, "") for name in self.look_around()]
         return found
 
     def reached(self) -> list[str]:
@@ -95,22 +105,17 @@ class Targets:
         return hits
 
 
-def descendants() -> int:
-    """Return how many live processes come from this one, orphans of its groups included."""
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(name)] = int(fields[1])
-    found: set[int] = set()
-    front = {os.getpid()}
+def descendants(pid: int | None = None) -> int:
+    """Return how many live processes come from ``pid`` or this one."""
+    front, found = [os.getpid() if pid is None else pid], -1
     while front:
-        front = {pid for pid, parent in parents.items() if parent in front} - found
-        found |= front
-    return len(found)
+        current = front.pop()
+        found += 1
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{current}/task"):
+                children = Path(f"/proc/{current}/task/{task}/children").read_text()
+                front += map(int, children.split())
+    return found
 
 
 def expected_processes(sandbox: SubprocessSandbox) -> int:
@@ -136,15 +141,14 @@ async def run_attack(
 ) -> dict[str, Any]:
     """Return what an attack gave and what is left of it afterwards."""
     # Short only where the deadline is what is tested: the rest must not depend on a busy machine.
-    ends_by_deadline = "timeout" in (*attack.expect, *(attack.processes or ()))
-    timeout_s = sandbox._config.timeout_s if ends_by_deadline else _PATIENCE_S
+    timeout_s = sandbox._config.timeout_s if attack.expect == ("timeout",) else _PATIENCE_S
+    (environment,) = sandbox.environments
+    start = prelude(names_hidden=environment.in_namespaces)
 
     async def run(source: str, sample: object = None) -> Any:
         payload = json.dumps({"sample": sample, "item": targets.item}).encode()
         try:
-            return await sandbox._admit(
-                sandbox.environment("test"), source.encode(), payload, timeout_s
-            )
+            return await sandbox._admit(environment, source.encode(), payload, timeout_s)
         except Exception as error:  # noqa: BLE001 - reported as the row's result
             return error
 
@@ -154,9 +158,11 @@ async def run_attack(
                 MARKED.replace("note", "import ctypes, errno, os, sys, re\nnote"),
                 "MARKER-OF-ANOTHER-CALL",
             )
-    result = await run(PRELUDE + attack.source)
+    result = await run(start + attack.source)
     settled_s = await settle(sandbox)
     clean = await run(CLEAN)
+    afterwards = await run(start + attack.afterwards) if attack.afterwards else None
+    again = await run(start + attack.source) if attack.differs else None
     await settle(sandbox)
     return {
         "id": attack.id,
@@ -166,6 +172,9 @@ async def run_attack(
         "seconds": getattr(result, "execution_time_s", 0.0),
         "settled_s": settled_s,
         "clean": repr(getattr(clean, "value", clean)),
+        "afterwards": repr(getattr(afterwards, "value", afterwards)),
+        "traces": getattr(afterwards, "details", "")[-300:],
+        "again": repr(getattr(again, "value", again)),
         "reached": targets.reached(),
         "files_changed": targets.look() != targets.before,
         "left_over": descendants() - expected_processes(sandbox),
@@ -182,6 +191,7 @@ async def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="nobody else writes in this place")
     options = parser.parse_args()
     config = msgspec.json.decode(options.config, type=SandboxConfig)
     sandbox = await start_sandbox(config)
@@ -189,7 +199,7 @@ async def main() -> None:
     print(msgspec.json.encode({"report": report, "uid": os.getuid()}).decode(), flush=True)
     if not isinstance(sandbox, SubprocessSandbox):
         return
-    targets = Targets()
+    targets = Targets(alone=options.alone)
     only = set(filter(None, options.only.split(",")))
     try:
         for attack in ATTACKS:

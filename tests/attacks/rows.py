@@ -17,9 +17,12 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: Row of the attack list, with a letter where a row is several programs.
-        source: The grader, after `PRELUDE`.
+        source: The grader, after `prelude`.
         expect: Allowed results: outcomes, or ``value`` with the number.
         processes: What is expected instead under the profile that allows children; None for the same.
+        without_mounts: What is expected instead without a mount namespace; None for the same.
+        afterwards: A grader that looks for traces in the next call, and returns 1.0 when there is none.
+        differs: Whether a second run must give another value.
         full: Whether it needs the full image.
     """
 
@@ -27,21 +30,34 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     expect: tuple[str, ...] = (BLOCKED,)
     processes: tuple[str, ...] | None = None
+    without_mounts: tuple[str, ...] | None = None
+    afterwards: str = ""
+    differs: bool = False
     full: bool = False
 
 
-PRELUDE = """
+_PRELUDE = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
-def refused(function, *args, **kwargs):
+DENIED = {errno.EPERM, errno.EACCES, errno.ENOSYS, ABSENT}
+def refused(function, *args):
     try:
-        function(*args, **kwargs)
-    except (OSError, MemoryError, ValueError):
-        return True
+        function(*args)
+    except OSError as error:
+        # Any other errno means that the kernel got as far as looking at the arguments.
+        if error.errno in DENIED:
+            return True
+        raise
     return False
 def all_refused(*calls):
-    through = [i for i, (function, *args) in enumerate(calls) if not refused(function, *args)]
+    through = []
+    for i, (function, *args) in enumerate(calls):
+        try:
+            if not refused(function, *args):
+                through.append(i)
+        except Exception as error:
+            through.append((i, repr(error)))
     if through:
         raise AssertionError(f"got through: {through}")
     return 1.0
@@ -51,6 +67,17 @@ def syscall(number, *args):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 """
+
+
+def prelude(*, names_hidden: bool) -> str:
+    """Return what stands before every attack.
+
+    Args:
+        names_hidden: Whether foreign files and processes have no name in there at all.
+    """
+    absent = "*(errno.ENOENT, errno.ESRCH, errno.EROFS)" if names_hidden else "errno.EPERM"
+    return _PRELUDE.replace("ABSENT", absent)
+
 
 _G = "def grade(sample, item):\n    "
 
@@ -74,7 +101,11 @@ NETWORK = (
         "lambda: socket.socket(2, 2).sendto(b'x', ('127.0.0.1', item['udp'])),",
         before="import socket",
     ),
-    _blocked("N03", "socket.getaddrinfo, 'example.com', 80", before="import socket"),
+    Attack(
+        id="N03",
+        source="import socket\n" + _G + "try:\n        socket.getaddrinfo('example.com', 80)\n"
+        "    except socket.gaierror:\n        return 1.0\n    return 0.0\n",
+    ),
     _blocked("N04", "lambda: socket.socket(1, 1).connect(item['unix']),", before="import socket"),
     _blocked(
         "N05", "lambda: socket.socket(1, 1).connect(item['abstract']),", before="import socket"
@@ -108,7 +139,10 @@ NETWORK = (
             )
         ),
     ),  # fmt: skip  # noqa: RUF028
-    _blocked("N08", *(f"syscall, {number}, 8, 0" for number in (425, 426, 427))),
+    _blocked(
+        "N08",
+        *(f"syscall, {number}, 8, ctypes.create_string_buffer(120)" for number in (425, 426, 427)),
+    ),
     Attack(
         id="N09",
         source="import mmap\n" + _G + "page = mmap.mmap(-1, 4096, prot=7)\n"
@@ -164,7 +198,7 @@ FILES = (
              "syscall, item['nr']['name_to_handle_at'], -100, b'/', ctypes.create_string_buffer(136), 0, 0"),
     # Residual without a mount namespace: existence and size can be seen (1.0), contents cannot.
     Attack(id="F12", source=_G + "try:\n        os.stat(item['public'])\n    except OSError:\n        return 1.0\n    return 0.25\n",
-           expect=("value 1.0", "value 0.25")),
+           without_mounts=("value 0.25",)),
     _blocked("F13", "os.open, '/proc/self/root' + item['private'], 0", "os.listdir, '/proc/1/root/home'",
              "os.open, '/proc/self/cwd/../../../../../../../' + item['private'], 0"),
     _blocked("F14", "os.mknod, 'device', 0o20666, os.makedev(1, 1)", "os.mkfifo, 'pipe'"),
@@ -207,7 +241,8 @@ SIGNALS = (
         "        for number in (9, 19, 15, 0):\n"
         "            calls += [(os.kill, pid, number), (syscall, nr['tgkill'], pid, pid, number),\n"
         "                      (syscall, nr['tkill'], pid, number)]\n"
-        "        calls += [(os.killpg, pid, 9)] if pid > 1 else []\n"
+        "        group = os.getpgid(pid) if os.path.exists(f'/proc/{pid}') else 0\n"
+        "        calls += [(os.killpg, group, 9)] if group > 1 else []\n"
         "        calls += [(lambda pid=pid: signal.pidfd_send_signal(os.pidfd_open(pid), 9),)]\n"
         "    return all_refused(*calls)\n",
     ),
@@ -227,16 +262,16 @@ SIGNALS = (
 CHILDREN = (
     Attack(id="X01", source=_G + "for _ in range(400):\n        if refused(os.fork):\n            return 1.0\n"
            "    import time\n    time.sleep(60)\n    return 0.0\n",
-           processes=("no_result", "timeout", "memory", "value 1.0")),
+           processes=("no_result",)),
     Attack(id="X02", source=_G + "try:\n        if os.fork() == 0:\n            import time\n            time.sleep(60)\n"
            "    except OSError:\n        return 1.0\n    return 0.5\n", processes=("value 0.5",)),
     Attack(id="X03", source="import threading, time\n" + _G + "try:\n        for n in range(5000):\n"
            "            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
            "    except (RuntimeError, MemoryError):\n        return float(n < 2500)\n    return 0.0\n",
-           processes=("value 1.0", "no_result", "memory")),
-    Attack(id="X04", source="import subprocess\n" + _G + "return all_refused((os.execv, '/bin/sh', ['sh']), (subprocess.run, ['/bin/true']),\n"
-           "        (os.system, 'true') if os.system('true') == 0 else (open, '/nowhere'))\n",
-           processes=("no_result", "exception")),
+           processes=("value 1.0",)),
+    Attack(id="X04", source="import subprocess\n" + _G + "all_refused((os.posix_spawn, '/bin/true', ['true'], {}), (subprocess.run, ['/bin/true']))\n"
+           "    return all_refused((os.execv, '/bin/sh', ['sh'])) if os.system('true') else 0.0\n",
+           processes=("exception",)),
     _blocked("X05", "os.setuid, 0", "os.setgid, 0", "os.setgroups, [0]", "os.setresuid, 0, 0, 0",
              "syscall, item['nr']['capset'], 0, 0"),
     Attack(id="X06", source=_G + "nr = item['nr']\n    for number, *args in ((nr['fork'],), (nr['vfork'],), (nr['clone'], 17, 0, 0, 0, 0),\n"
@@ -253,18 +288,25 @@ CHILDREN = (
 )  # fmt: skip
 
 MEMORY = (
-    Attack(id="M01", source=_G + "kept = []\n    while True:\n        kept.append('x' * 1000000 + str(len(kept)))\n", expect=("memory", "no_result")),
+    Attack(id="M01", source=_G + "kept = []\n    while True:\n        kept.append('x' * 1000000 + str(len(kept)))\n", expect=("memory",)),
     Attack(id="M02", source="import numpy\n" + _G + "return float(numpy.ones(1 << 30).sum())\n", expect=("memory",), full=True),
     Attack(id="M02b", source=_G + "bytearray(8 << 30)\n    return 0.0\n", expect=("memory",)),
     _blocked("M03", "os.memfd_create, 'x'", "syscall, item['nr']['shmget'], 0, 1 << 30, 0o1666",
              "syscall, item['nr']['msgget'], 0, 0o1666", "syscall, item['nr']['semget'], 0, 10, 0o1666"),
-    _blocked("M04", "mmap.mmap, -1, 8 << 30", before="import mmap"),
+    Attack(id="M04", source="import mmap\n" + _G + "try:\n        mmap.mmap(-1, 8 << 30)\n    except OSError as error:\n"
+           "        return float(error.errno == errno.ENOMEM)\n    return 0.0\n"),
     _blocked("M05", "syscall, item['nr']['mq_open'], b'/q', 0o102, 0o600, 0"),
     Attack(id="M06", source=_G + "kept = []\n    try:\n        while True:\n            r, w = os.pipe()\n            os.set_blocking(w, False)\n"
            "            os.write(w, b'x' * 65536)\n            kept.append(r)\n    except OSError:\n        return float(len(kept) < 64)\n"),
-    _blocked("M07", *(f"lambda: resource.setrlimit(resource.{name}, (resource.RLIM_INFINITY,) * 2)," for name in (
-        "RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CPU", "RLIMIT_MEMLOCK")), before="import resource"),
-    Attack(id="M08", source=_G + "return float(len(str(10 ** 10 ** 9)))\n", expect=("timeout", "memory", "exception")),
+    # `resource` turns the kernel's EPERM into this ValueError, and only that.
+    Attack(id="M07", source="import resource\n" + _G + "names = ['AS', 'NOFILE', 'FSIZE', 'CPU', 'CORE', 'MEMLOCK', 'MSGQUEUE', 'STACK']\n"
+           "    for which in (getattr(resource, 'RLIMIT_' + name) for name in names):\n"
+           "        before = resource.getrlimit(which)\n"
+           "        for wanted in (resource.RLIM_INFINITY, before[1] + 1):\n            try:\n"
+           "                resource.setrlimit(which, (before[0], wanted))\n                return 0.0\n"
+           "            except ValueError as error:\n                if str(error) != 'not allowed to raise maximum limit':\n                    raise\n"
+           "        if before[1] == resource.RLIM_INFINITY or resource.getrlimit(which) != before:\n            return 0.0\n    return 1.0\n"),
+    Attack(id="M08", source=_G + "return float(len(str(10 ** 10 ** 9)))\n", expect=("timeout",)),
 )  # fmt: skip
 
 TIME = (
@@ -282,21 +324,27 @@ TIME = (
 
 DISK = (
     Attack(id="D01", source=_G + "with open('big', 'wb') as file:\n        while True:\n            file.write(b'x' * (1 << 20))\n",
-           expect=("exception", "output")),
+           expect=("exception",)),
     Attack(id="D02", source=_G + "for n in range(10 ** 6):\n        with open(f'f{n}', 'wb') as file:\n            file.write(b'x' * (1 << 20))\n",
-           expect=("exception", "output")),
+           expect=("exception",), without_mounts=("output",)),
+    # Where the watchdog does not see, because the name is gone: a file's size and how many are open are limited.
+    Attack(id="D02b", source=_G + "kept = []\n    try:\n        while True:\n            kept.append(open('f', 'wb'))\n            os.unlink('f')\n"
+           "    except OSError as error:\n        return float(error.errno == errno.EMFILE and len(kept) < 64)\n"),
     # Residual without a tmpfs of our own: inodes, until the watchdog comes round.
     Attack(id="D03", source=_G + "n = 0\n    while True:\n        open(f'f{n}', 'w').close()\n        n += 1\n",
-           expect=("exception", "output", "timeout")),
+           expect=("exception",), without_mounts=("output",)),
     Attack(id="D04", source=_G + "for _ in range(3000):\n        os.mkdir('d', 0o700)\n        os.chdir('d')\n"
-           "    os.mkdir('x', 0)\n    os.mkdir('y', 0o111)\n    return 1.0\n", expect=("value 1.0", "exception", "output")),
+           "    os.mkdir('x', 0)\n    os.mkdir('y', 0o111)\n    return 1.0\n"),
+    # The names in a directory that cannot be read count as well.
+    Attack(id="D04b", source=_G + "os.mkdir('d', 0o300)\n    os.chdir('d')\n    for n in range(10 ** 6):\n        open(f'f{n}', 'w').close()\n    return 0.0\n",
+           expect=("exception",), without_mounts=("output",)),
     Attack(id="D05", source=_G + "with open('sparse', 'wb') as file:\n        file.truncate(1 << 40)\n    return 0.0\n", expect=("exception",)),
     Attack(id="D06", source=_G + "kept = []\n    try:\n        while True:\n            kept.append(open('/dev/null'))\n"
            "    except OSError:\n        return float(len(kept) <= 64)\n"),
 )  # fmt: skip
 
 OUTPUT = (
-    Attack(id="O01", source=_G + "for _ in range(200):\n        print('x' * 1000000)\n    return 0.75\n", expect=("value 0.75", "timeout")),
+    Attack(id="O01", source=_G + "for _ in range(200):\n        print('x' * 1000000)\n    return 0.75\n", expect=("value 0.75",)),
     Attack(id="O02", source=_G + "for _ in range(200):\n        os.write(1, b'x' * 1000000)\n        os.write(2, b'x' * 1000)\n    return 0.75\n",
            expect=("value 0.75",)),
     Attack(id="O03", source=_G + "return 'x' * 500000000\n", expect=("bad_value",)),
@@ -317,14 +365,15 @@ RESULT = (
     Attack(id="R03b", source=_G + "while True:\n        os.write(3, b'x' * 65536)\n", expect=("no_result",)),
     Attack(id="R03c", source="import struct\n" + _G + "os.write(3, struct.pack('=4sBdIII', b'GKR1', 1, 0.125, 0, 100000, 0))\n"
            "    import time\n    time.sleep(60)\n", expect=("timeout",)),
-    Attack(id="R04", source=_G + "os.closerange(0, 64)\n    return 1.0\n", expect=("no_result", "exception")),
+    Attack(id="R04", source=_G + "os.closerange(0, 64)\n    return 1.0\n", expect=("no_result",)),
     Attack(id="R05", source=_G + "os._exit(0)\n", expect=("no_result",)),
     Attack(id="R06", source=_G + "sys.exit(3)\n", expect=("exception",)),
     Attack(id="R07", source=_G + "raise KeyboardInterrupt\n", expect=("exception",)),
     Attack(id="R08", source="def f():\n    f()\n" + _G + "f()\n", expect=("exception",)),
     Attack(id="R09", source=_G + "ctypes.string_at(0)\n", expect=("no_result",)),
-    Attack(id="R10", source=_G + "sys.setrecursionlimit(10 ** 9)\n    f = lambda: f()\n    x = []\n    for _ in range(10 ** 6):\n        x = [x]\n"
-           "    repr(x)\n    return 0.0\n", expect=("no_result", "exception", "memory", "timeout")),
+    # Python 3.11 runs off the C stack here; from 3.12 on it counts C calls as well.
+    Attack(id="R10", source="def deeper(_):\n    return sorted([0], key=deeper)\n" + _G + "sys.setrecursionlimit(10 ** 9)\n    deeper(0)\n    return 0.0\n",
+           expect=("no_result", "exception")),
     Attack(id="R11", source=_G + "os.kill(os.getpid(), 9)\n", expect=("no_result",)),
 )  # fmt: skip
 
@@ -360,25 +409,47 @@ VALUES = (
              before="class M(type):\n    __name__ = property(lambda self: 1 / 0)\n    def __instancecheck__(self, x):\n        return True\n"),
 )  # fmt: skip
 
+# Everything that the rows below change, as it must be found again by the next call.
+_UNTOUCHED = (
+    "import builtins, gc, json, random, struct, threading\nkept = getattr(random, 'count', None)\n"
+    + _G
+    + "names = [name for module in (builtins, os, json, struct, sys) for name, found in vars(module).items()\n"
+    "             if found is None and not name.startswith('_') and name not in ('altsep', 'None', 'pycache_prefix')]\n"
+    "    fresh = (not names, 'random' in sys.modules, kept is None, threading.active_count() == 1,\n"
+    "             os.listdir('.') == [], os.getcwd() == os.environ['HOME'], os.umask(0o077) == 0o077, 'LEFT' not in os.environ,\n"
+    "             sys.getrecursionlimit() == 1000, gc.isenabled())\n"
+    "    assert all(fresh), (fresh, names)\n    return 1.0\n"
+)
+
 TAMPERING = (
+    # The grader's own call loses its result: the interpreter that would report it has no `os.write`.
     Attack(
         id="T01",
         source="import builtins, json, struct\n" + _G + "for module in (builtins, os, json, struct, sys):\n"
         "        for name in list(vars(module)):\n            if not name.startswith('__'):\n"
         "                try:\n                    setattr(module, name, None)\n                except Exception:\n                    pass\n"
         "    return 0.5\n",
-        expect=("value 0.5", "exception", "no_result"),
+        expect=("no_result",),
+        afterwards=_UNTOUCHED,
     ),
-    Attack(id="T01b", source=_G + "sys.modules.clear()\n    return 0.5\n", expect=("value 0.5", "exception", "no_result")),
-    Attack(id="T02", source="import random\ncount = getattr(random, 'count', 0)\nrandom.count = count + 1\n" + _G + "return float(random.count)\n"),
-    Attack(id="T03", source="import threading, time\n" + _G + "threading.Thread(target=time.sleep, args=(60,)).start()\n    return 1.0\n"),
+    Attack(id="T01b", source=_G + "sys.modules.clear()\n    return 0.5\n", expect=("value 0.5",), afterwards=_UNTOUCHED),
+    Attack(id="T02", source="import random\ncount = getattr(random, 'count', 0)\nrandom.count = count + 1\n" + _G + "return float(random.count)\n",
+           afterwards=_UNTOUCHED),
+    Attack(id="T03", source="import threading, time\n" + _G + "threading.Thread(target=time.sleep, args=(60,)).start()\n    return 1.0\n",
+           afterwards=_UNTOUCHED),
     Attack(id="T04", source="import atexit\n" + _G + "atexit.register(lambda: os.write(3, b'late'))\n"
-           "    os.register_at_fork(before=lambda: 1 / 0)\n    return 1.0\n"),
-    Attack(id="T05", source="import random\n" + _G + "return 1.0 if random.random() not in () else 0.0\n"),
-    Attack(id="T06", source=_G + "if os.listdir('.'):\n        return 0.0\n    open('left', 'w').write('x')\n    return 1.0\n"),
-    Attack(id="T07", source=_G + "os.chdir('/')\n    os.umask(0)\n    os.environ['LEFT'] = '1'\n    return 1.0\n"),
+           "    os.register_at_fork(before=lambda: 1 / 0)\n    return 1.0\n", afterwards=_UNTOUCHED),
+    Attack(id="T05", source="import random, uuid\n" + _G + "return random.random() + random.Random().random() + uuid.uuid4().int % 1000\n",
+           expect=("value",), differs=True, afterwards=_UNTOUCHED),
+    Attack(id="T05b", source="import numpy\n" + _G + "return numpy.random.rand() + numpy.random.default_rng().random()\n",
+           expect=("value",), differs=True, full=True),
+    Attack(id="T06", source=_G + "open('left', 'w').write('x')\n    os.mkdir('.hidden')\n    os.symlink('/', 'link')\n    return 1.0\n",
+           afterwards=_UNTOUCHED),
+    Attack(id="T07", source=_G + "os.chdir('/')\n    os.umask(0)\n    os.environ['LEFT'] = '1'\n    os.environ['HOME'] = '/'\n"
+           "    sys.setrecursionlimit(123)\n    __import__('gc').disable()\n    return 1.0\n", afterwards=_UNTOUCHED),
     Attack(id="T08", source=_G + "import gc\n    for thing in gc.get_objects():\n        if type(thing).__name__ == 'socket':\n"
-           "            try:\n                thing.send(b'junk')\n                return 0.0\n            except OSError:\n                pass\n    return 1.0\n"),
+           "            try:\n                thing.send(b'junk')\n                return 0.0\n            except OSError:\n                pass\n    return 1.0\n",
+           afterwards=_UNTOUCHED),
 )  # fmt: skip
 
 LOADING = (
@@ -388,18 +459,20 @@ LOADING = (
     Attack(id="L04", source="import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + _G + "return 1.0\n"),
     Attack(id="L05", source="import os, json\nos.fork = os._exit = json.loads = None\n" + _G + "return 1.0\n"),
     Attack(id="L06", source="while not refused(os.fork):\n    pass\n" + _G + "return 1.0\n",
-           processes=("timeout", "no_result", "memory", "value 1.0", "exception")),
+           processes=("no_result",)),
     Attack(id="L07", source="x = bytearray(3 << 30)\n" + _G + "return 0.0\n", expect=("memory",)),
     # Descriptors above the result pipe were the zygote's; 4 was its control socket.
-    _blocked("L08", *(f"os.write, {fd}, b'junk' * 20" for fd in range(4, 64))),
+    Attack(id="L08", source=_G + "for fd in range(4, 64):\n        try:\n            os.write(fd, b'junk' * 20)\n            return 0.0\n"
+           "        except OSError as error:\n            if error.errno != errno.EBADF:\n                raise\n    return 1.0\n"),
     Attack(id="L09", source="import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\n" + _G + "import time\n    time.sleep(0.3)\n    return 1.0\n",
            expect=("no_result",)),
     Attack(id="L10", source="def grade(:\n", expect=("exception",)),
     Attack(id="L10b", source="x = " + "(" * 5000 + "\n", expect=("exception",)),
-    Attack(id="L10c", source="x = " + "-" * 100000 + "1\n", expect=("exception", "no_result", "memory")),
+    Attack(id="L10c", source="x = " + "-" * 100000 + "1\n", expect=("exception",)),
     Attack(id="L10d", source="def grade(sample, item):\n    return 1.0\n\0", expect=("exception",)),
     # There is no template that could hand descriptors to the supervisor: nothing of ours is a socket.
-    _blocked("L11", *(f"lambda: socket.socket(fileno={fd})," for fd in range(64)), before="import socket"),
+    Attack(id="L11", source="import socket\n" + _G + "for fd in range(64):\n        try:\n            socket.socket(fileno=fd)\n            return 0.0\n"
+           "        except OSError as error:\n            if error.errno not in (errno.EBADF, errno.ENOTSOCK):\n                raise\n    return 1.0\n"),
 )  # fmt: skip
 
 ATTACKS: tuple[Attack, ...] = (

@@ -131,7 +131,7 @@ class TestEnsembles:
         self, run: Run, upstream: Upstream, data: Path, out: Path, tmp_path: Path
     ) -> None:
         there = tmp_path / "there.jsonl"
-        options = ("--draws", 2, "--sample-index", 4, "--cache", "refresh")
+        options = ("--draws", 2, "--sample-index", 4, "--cache", "refresh", "--limit", 2)
         with serving() as (_, url):
             command = ("score", "judged", "--data", data, *options)
             assert run(*command, "--out", there, "--url", url).code == 0
@@ -139,7 +139,8 @@ class TestEnsembles:
             refused = run("score", "exact", *command[2:], "--out", out, "--url", url)
         assert run(*command, "--out", out).code == 0
         assert there.read_bytes() == out.read_bytes()
-        assert asked == upstream.count - asked
+        # Both asked; equal questions at the same time share a call, so the numbers may differ.
+        assert 0 < asked < upstream.count
         assert refused.code == 2
         assert "an ensemble is for graders that ask a judge model" in refused.err
 

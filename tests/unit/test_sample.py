@@ -112,3 +112,13 @@ def test_known_keys_of_another_type_are_refused(fields: dict[str, Any], message:
     with pytest.raises(RowError) as raised:
         Sample.from_object(fields)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("fields", [{}, {"output_txt": "Paris"}], ids=["empty", "misspelt"])
+def test_answer_without_a_known_key_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RowError, match="sample: expected at least one of choices, output_json"):
+        Sample.from_answer(fields)
+
+
+def test_answer_with_a_known_key_is_the_sample() -> None:
+    assert Sample.from_answer({"output_text": "Paris"}).output_text == "Paris"

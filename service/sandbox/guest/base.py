@@ -35,19 +35,28 @@ _LIBRARIES = (
 _PROGRAMS = ("/bin", "/usr/bin")
 _OOM_SCORE = "800"
 _NICE = 5
-_LOWEST_CONTROL_FD = 16
+_LOWEST_FD = 16
 
 
 def main(control_fd: int, settings_fd: int) -> None:
     """Isolate this process as told, report, and fork tiers until the supervisor goes."""
-    control = socket.socket(fileno=control_fd)
+    control = socket.socket(fileno=_lifted(control_fd))
     try:
+        settings_fd = _lifted(settings_fd)
+        lockdown.reserve_descriptors()
         settings = json.loads(leaf.read_all(settings_fd))
         os.close(settings_fd)
         _isolate_and_serve(control, settings)
     except (namespaces.NamespaceError, OSError, KeyError, ValueError) as error:
         text = f"{type(error).__name__}: {error}"
         control.send(zygote.REPLY.pack(zygote.FAILED, 0, 0, 0, 0) + text.encode()[:1000])
+
+
+def _lifted(fd: int) -> int:
+    """Return a copy of ``fd`` that is above every descriptor of a leaf, and close ``fd``."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+    os.close(fd)
+    return copy
 
 
 def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None:
@@ -160,6 +169,7 @@ def _prepare(
         ruleset.allow_reading(read_paths)
         for device in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
             ruleset.allow_device(device, landlock.READ_FILE | landlock.WRITE_FILE)
+        ruleset.seal()
     programs = None
     if settings["seccomp"]:
         machine, decided = os.uname().machine, version >= landlock.ABI_TRUNCATE
@@ -241,9 +251,8 @@ def _fork_tier(
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         if os.getppid() == parent:
             control.close()
-            # Above every descriptor that a leaf lays down.
-            lifted = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, _LOWEST_CONTROL_FD)
+            os.dup2(fds[0], lockdown.CONTROL_FD, inheritable=False)
             os.close(fds[0])
-            zygote.serve_tier(socket.socket(fileno=lifted), bits, prepared, settings)
+            zygote.serve_tier(socket.socket(fileno=lockdown.CONTROL_FD), bits, prepared, settings)
     finally:
         os._exit(0)

@@ -1,8 +1,7 @@
 """File, TCP and signal rules of the kernel's Landlock, for a process without privileges.
 
 A ruleset is built in each leaf from descriptors that the zygote opened: the leaf adds its own
-scratch and
-its own ``/proc/self`` and then shuts the door.
+scratch and its own ``/proc/self`` and then shuts the door.
 """
 
 from __future__ import annotations
@@ -65,6 +64,12 @@ class Ruleset:
         version: Landlock ABI that is used.
     """
 
+    _addresses: tuple[int, ...]
+    _own: _PathBeneathAttr
+    _own_address: int
+    _attr_address: int
+    _own_read: int
+
     def __init__(self, version: int, *, may_execute: bool) -> None:
         """Prepare an empty ruleset of ABI ``version``."""
         self.version = version
@@ -84,6 +89,14 @@ class Ruleset:
             for name in ("create_ruleset", "add_rule", "restrict_self")
         )
 
+    def seal(self) -> None:
+        """Work out what `enforce` will need; no rule may be added after this."""
+        self._addresses = tuple(ctypes.addressof(rule) for rule in self._rules)
+        self._own = _PathBeneathAttr(0, -1)
+        self._own_address = ctypes.addressof(self._own)
+        self._attr_address = ctypes.addressof(self._attr)
+        self._own_read = READ & self._rights
+
     def allow_reading(self, paths: list[str]) -> None:
         """Allow reading ``paths`` and what is beneath; those that do not exist are left out."""
         for path in dict.fromkeys(map(os.path.realpath, paths)):
@@ -101,17 +114,25 @@ class Ruleset:
             rights &= _FILE_ONLY
         return _PathBeneathAttr(rights, fd)
 
-    def enforce(self, scratch: str) -> None:
-        """Restrict this process to the prepared rules, its own ``/proc/self`` and ``scratch``.
+    def enforce(self, scratch: int) -> None:
+        """Restrict this process to the prepared rules, its own ``/proc/self`` and a directory.
+
+        Args:
+            scratch: Descriptor of the directory.
 
         Raises:
-            OSError: The kernel refused, or ``scratch`` is gone.
+            OSError: The kernel refused.
         """
         create, add, restrict = self._numbers
-        ruleset = syscalls.call_number(create, ctypes.byref(self._attr), self._size, 0)
-        own = [self._rule(scratch, self._scratch)]
+        fast, checked = syscalls.fast, syscalls.checked
+        ruleset = checked(fast(create, self._attr_address, self._size, 0, 0))
+        for rule in self._addresses:
+            checked(fast(add, ruleset, _RULE_PATH_BENEATH, rule, 0))
+        own = self._own
+        own.access, own.fd = self._scratch, scratch
+        checked(fast(add, ruleset, _RULE_PATH_BENEATH, self._own_address, 0))
         with contextlib.suppress(FileNotFoundError):
-            own.append(self._rule(f"/proc/{os.getpid()}", READ & self._rights))
-        for rule in (*self._rules, *own):
-            syscalls.call_number(add, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
-        syscalls.call_number(restrict, ruleset, 0)
+            own.fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
+            own.access = self._own_read
+            checked(fast(add, ruleset, _RULE_PATH_BENEATH, self._own_address, 0))
+        checked(fast(restrict, ruleset, 0, 0, 0))

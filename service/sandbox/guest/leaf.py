@@ -77,14 +77,13 @@ def pack(kind: int, value: float, details: bytes, stdout: bytes, stderr: bytes) 
 def read_all(fd: int) -> bytes:
     """Return the whole content of a memfd, whatever its shared offset is."""
     size = os.fstat(fd).st_size
-    parts: list[bytes] = []
-    while size:
-        part = os.pread(fd, size, sum(map(len, parts)))
+    whole = os.pread(fd, size, 0)
+    while len(whole) < size:  # one read returns 2 GB at most
+        part = os.pread(fd, size - len(whole), len(whole))
         if not part:
             break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        whole += part
+    return whole
 
 
 def write_frame(frame: bytes) -> None:
@@ -123,10 +122,8 @@ def compile_source(source: bytes) -> bytes:
     return pack(VALUE, 0.0, imported, _SOURCE_LENGTH.pack(len(code)) + code + source, b"")
 
 
-def prepare_interpreter(scratch: str, seed: int | None) -> None:
-    """Give this process its own scratch, randomness and garbage collector."""
-    for name in ("HOME", "TMPDIR", "PWD"):
-        os.environ[name] = scratch
+def prepare_interpreter(seed: int | None) -> None:
+    """Give this process its own randomness and garbage collector."""
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
         vars(tempfile)["tempdir"] = None
@@ -138,7 +135,8 @@ def prepare_interpreter(scratch: str, seed: int | None) -> None:
         else:
             sys.meta_path.insert(0, _SeedOnImport(seed))  # type: ignore[arg-type]
     elif numpy_random is not None:
-        numpy_random.seed()
+        # Sixteen random bytes of our own: asking for none costs half a millisecond of entropy.
+        numpy_random.seed(struct.unpack("=4I", os.urandom(16)))
     gc.enable()
 
 
@@ -179,42 +177,60 @@ class _SeedOnImport:
         return spec
 
 
-def run_grader(program: bytes, payload: bytes, max_output_bytes: int) -> Callable[[], bytes]:
-    """Run the grader and return a function that makes the frame of its result.
+class Runner:
+    """What a call needs around its grader, made in the zygote before any grader is known.
 
-    Args:
-        program: What `compile_source` put into stdout.
-        payload: JSON text ``{"sample": …, "item": …}``.
-        max_output_bytes: Kept of each captured stream.
+    Every page that a leaf touches costs, so the less a leaf has to make, the better.
     """
-    out, err = Capture(max_output_bytes), Capture(max_output_bytes)
-    sys.stdout = io.TextIOWrapper(out, "utf-8", "backslashreplace", write_through=True)
-    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", write_through=True)
-    (length,) = _SOURCE_LENGTH.unpack_from(program)
-    lines = program[_SOURCE_LENGTH.size + length :].decode().splitlines(keepends=True)
-    linecache.cache[FILENAME] = (0, None, lines, FILENAME)
-    report = _Reporter(out, err, lines)
-    try:
-        code = marshal.loads(program[_SOURCE_LENGTH.size : _SOURCE_LENGTH.size + length])  # noqa: S302 - we are the box
-        call = json.loads(payload)
+
+    def __init__(self, max_output_bytes: int) -> None:
+        """Take over this process's standard streams.
+
+        Args:
+            max_output_bytes: Kept of each.
+        """
+        out, err = Capture(max_output_bytes), Capture(max_output_bytes)
+        self._report = _Reporter(out, err)
+        sys.stdout = io.TextIOWrapper(out, "utf-8", "backslashreplace", write_through=True)
+        sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", write_through=True)
+        # Asked for its lines, linecache asks for the source: most graders never show theirs.
+        linecache.cache[FILENAME] = (self._report.text,)
+        self._decode = json.JSONDecoder().raw_decode
         module = types.ModuleType(MODULE)
         module.__file__ = FILENAME
-        sys.modules[MODULE] = module
-        exec(code, module.__dict__)  # noqa: S102 - what this process is for
-        grade = module.__dict__.get("grade")
-        if grade is None or not callable(grade):
-            return report.no_grade()
-        value = grade(call["sample"], call["item"])
-    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results too
-        return report.raised(error)
-    return report.returned(value)
+        self._module = module
+
+    def run(self, program: bytes, payload: bytes) -> Callable[[], bytes]:
+        """Run a grader, once, and return a function that makes the frame of its result.
+
+        Args:
+            program: What `compile_source` put into stdout.
+            payload: JSON text ``{"sample": …, "item": …}``.
+        """
+        report, module = self._report, self._module
+        (length,) = _SOURCE_LENGTH.unpack_from(program)
+        end = _SOURCE_LENGTH.size + length
+        report.source = program[end:]
+        try:
+            code = marshal.loads(program[_SOURCE_LENGTH.size : end])  # noqa: S302 - we are the box
+            call, _ = self._decode(payload.decode())
+            sys.modules[MODULE] = module
+            exec(code, module.__dict__)  # noqa: S102 - what this process is for
+            grade = module.__dict__.get("grade")
+            if grade is None or not callable(grade):
+                return report.no_grade()
+            value = grade(call["sample"], call["item"])
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results too
+            return report.raised(error)
+        return report.returned(value)
 
 
 class _Reporter:
     """Makes frames with nothing but what was bound before user code ran."""
 
-    def __init__(self, out: Capture, err: Capture, lines: list[str]) -> None:
-        self._out, self._err, self._lines = out.kept, err.kept, lines
+    def __init__(self, out: Capture, err: Capture) -> None:
+        self._out, self._err = out.kept, err.kept
+        self.source = b""
         self._pack, self._str, self._type, self._len = (
             pack,
             builtins.str,
@@ -224,6 +240,10 @@ class _Reporter:
         self._isinstance, self._float, self._int = builtins.isinstance, builtins.float, builtins.int
         self._base_exception, self._memory_error = builtins.BaseException, builtins.MemoryError
         self._overflow = builtins.OverflowError
+
+    def text(self) -> str:
+        """Return the source."""
+        return self.source.decode()
 
     def _frame(self, kind: int, value: float, details: str) -> Callable[[], bytes]:
         text = details.encode(errors="replace")
@@ -278,16 +298,13 @@ class _Reporter:
 
     def _traceback(self, error: BaseException) -> str:
         frames = []
+        lines = self.source.decode().splitlines()
         step = error.__traceback__
         while step is not None:
             code = step.tb_frame.f_code
             if code.co_filename == FILENAME:
                 number = step.tb_lineno or 0
-                line = (
-                    self._lines[number - 1].strip()[:200]
-                    if 0 < number <= self._len(self._lines)
-                    else ""
-                )
+                line = lines[number - 1].strip()[:200] if 0 < number <= self._len(lines) else ""
                 frames.append(
                     f'  File "{FILENAME}", line {number}, in {code.co_name}\n    {line}\n'
                 )

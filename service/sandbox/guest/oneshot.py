@@ -40,9 +40,9 @@ def _answer(source: bytes, payload: bytes, settings: dict[str, int]) -> bytes:
     if kind != leaf.VALUE:
         return compiled
     start = leaf.FRAME.size + details
-    leaf.prepare_interpreter(os.getcwd(), settings["seed"])
-    return leaf.run_grader(
-        compiled[start : start + stdout], payload, settings["max_output_bytes"]
+    leaf.prepare_interpreter(settings["seed"])
+    return leaf.Runner(settings["max_output_bytes"]).run(
+        compiled[start : start + stdout], payload
     )()
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import sys
 
 from service.sandbox.guest.tables import ARCHITECTURES, NUMBERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -59,11 +62,30 @@ def call_number(number_: int, *args: object) -> int:
         OSError: The kernel refused.
     """
     converted = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    result = int(_libc.syscall(ctypes.c_long(number_), *converted))
+    return checked(int(_libc.syscall(ctypes.c_long(number_), *converted)))
+
+
+def checked(result: int) -> int:
+    """Return ``result`` of a system call.
+
+    Raises:
+        OSError: The kernel refused.
+    """
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def _prototype() -> Callable[[int, int, int, int, int], int]:
+    function = ctypes.CDLL(None, use_errno=True).syscall
+    function.restype = ctypes.c_long
+    function.argtypes = [ctypes.c_long] * 5
+    return function
+
+
+# The same with four arguments that are numbers or addresses: converts nothing, checks nothing.
+fast = _prototype()
 
 
 def prctl(option: int, *args: int) -> int:
@@ -82,11 +104,14 @@ def prctl(option: int, *args: int) -> int:
 class FilterProgram:
     """A BPF program in the shape the kernel takes, built once and installed in many children."""
 
-    def __init__(self, instructions: bytes) -> None:
+    def __init__(self, instructions: bytes, pid_slots: Iterable[int] = ()) -> None:
         """Keep ``instructions``, 8 bytes each, alive beside the struct that points at them."""
         self._length = len(instructions) // 8
         self._buffer = ctypes.create_string_buffer(instructions, len(instructions))
         self._number = number("seccomp")
+        self._constants = [
+            ctypes.c_uint32.from_buffer(self._buffer, index * 8 + 4) for index in pid_slots
+        ]
 
         class SockFprog(ctypes.Structure):
             """``struct sock_fprog``."""
@@ -94,19 +119,20 @@ class FilterProgram:
             _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
         self._struct = SockFprog(self._length, ctypes.addressof(self._buffer))
+        self._address = ctypes.addressof(self._struct)
 
-    def patch(self, index: int, value: int) -> None:
-        """Write ``value`` into the constant of instruction ``index``."""
-        constant = (value & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
-        ctypes.memmove(ctypes.addressof(self._buffer) + index * 8 + 4, constant, len(constant))
-
-    def install(self) -> None:
+    def install(self, pid: int = 0) -> None:
         """Put the filter on this thread; there is no way back.
+
+        Args:
+            pid: Goes into the instructions that were named as ``pid_slots``.
 
         Raises:
             OSError: The kernel refused.
         """
-        call_number(self._number, _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._struct))
+        for constant in self._constants:
+            constant.value = pid
+        checked(fast(self._number, _SECCOMP_SET_MODE_FILTER, 0, self._address, 0))
 
 
 def drop_bounding_set() -> None:

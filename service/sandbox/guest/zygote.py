@@ -44,6 +44,8 @@ REQUEST = struct.Struct("=BQIIB16s")
 # operation, id, wait status, peak memory in kB, CPU microseconds
 REPLY = struct.Struct("=BQiQQ")
 MAX_MESSAGE = 65536
+_FD = struct.Struct("=i")
+_CONTROL_SPACE = socket.CMSG_SPACE(4 * _FD.size)
 _WATCH_S = 0.02
 _LEFTOVERS_S = 30.0
 
@@ -64,7 +66,7 @@ class Tier:
         """Serve ``control``, locking leaves down with ``lockdown``."""
         self._control = control
         self._lockdown = lockdown
-        self._max_output_bytes = int(settings["max_output_bytes"])
+        self._runner = leaf.Runner(int(settings["max_output_bytes"]))
         self._max_processes = int(settings["max_processes"])
         self._max_memory_bytes = int(settings["memory_bytes"])
         self._families = settings["profile"] == "processes"
@@ -87,7 +89,9 @@ class Tier:
                 self._watch_families()
 
     def _receive(self) -> bool:
-        message, fds, _, _ = socket.recv_fds(self._control, REQUEST.size, 4)
+        # Not socket.recv_fds: what it touches, every leaf would have to copy.
+        message, ancillary, _, _ = self._control.recvmsg(REQUEST.size, _CONTROL_SPACE)
+        fds = [fd for _, _, data in ancillary for (fd,) in _FD.iter_unpack(data)]
         if not message:
             for pidfd in self._leaves:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -111,6 +115,7 @@ class Tier:
     ) -> None:
         pid = 0
         try:
+            self._lockdown.go_to(slot)
             pid = os.fork()
             if pid == 0:
                 self._become_leaf(operation, call_id, slot, cpu_s, seed, fds)
@@ -126,7 +131,8 @@ class Tier:
                 os.close(fd)
         self._leaves[pidfd] = _Leaf(call_id, pid)
         self._poll.register(pidfd, select.POLLIN)
-        socket.send_fds(self._control, [REPLY.pack(STARTED, call_id, 0, 0, 0)], [pidfd])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(pidfd))]
+        self._control.sendmsg([REPLY.pack(STARTED, call_id, 0, 0, 0)], rights)
 
     def _become_leaf(
         self, operation: int, call_id: int, slot: int, cpu_s: int, seed: int | None, fds: list[int]
@@ -136,27 +142,21 @@ class Tier:
         try:
             program = leaf.read_all(fds[0])
             payload = leaf.read_all(fds[1]) if operation == CALL else b""
-            scratch = self._lock_leaf(call_id, slot, cpu_s, fds[-1])
+            self._lock_leaf(call_id, slot, cpu_s, fds[-1])
             if operation == COMPILE:
                 leaf.write_frame(leaf.compile_source(program))
             else:
-                leaf.prepare_interpreter(scratch, seed)
-                leaf.write_frame(leaf.run_grader(program, payload, self._max_output_bytes)())
+                leaf.prepare_interpreter(seed)
+                leaf.write_frame(self._runner.run(program, payload)())
         finally:
             leave(0)
 
-    def _lock_leaf(self, call_id: int, slot: int, cpu_s: int, result_fd: int) -> str:
-        control_fd = self._control.fileno()
+    def _lock_leaf(self, call_id: int, slot: int, cpu_s: int, result_fd: int) -> None:
         try:
-            return self._lockdown.enter(
-                parent=self._pid, slot=slot, cpu_s=cpu_s, result_fd=result_fd, control_fd=control_fd
-            )
+            self._lockdown.enter(parent=self._pid, slot=slot, cpu_s=cpu_s, result_fd=result_fd)
         except LockdownError as error:
             message = REPLY.pack(FAILED, call_id, 0, 0, 0) + str(error).encode()
-            for fd in (control_fd, CONTROL_FD):
-                with contextlib.suppress(OSError):
-                    os.write(fd, message)
-                    break
+            os.write(CONTROL_FD, message)
             raise
 
     def _reap(self, pidfd: int) -> None:
@@ -197,8 +197,8 @@ class Tier:
     def _renice(self, call_id: int, level: int) -> None:
         for running in self._leaves.values():
             if running.call_id == call_id:
-                with contextlib.suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, running.pid, level)
+                with contextlib.suppress(OSError):  # its own group: all of its threads
+                    os.setpriority(os.PRIO_PGRP, running.pid, level)
 
     def _fail(self, call_id: int, text: str) -> None:
         self._control.send(REPLY.pack(FAILED, call_id, 0, 0, 0) + text.encode()[:1000])
@@ -238,18 +238,19 @@ def serve_tier(
     ours = __name__.partition(".")[0]
     for module in [known for known in sys.modules if known.partition(".")[0] == ours]:
         del sys.modules[module]
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    lockdown.measure()
+    lockdown.settle()
     lockdown.filter_zygote()
     facts = {
         "packages": names,
         "ready_s": time.monotonic() - started,
         "rss_bytes": _resident_bytes(),
     }
+    tier = Tier(control, lockdown, settings)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     control.send(REPLY.pack(READY, 0, 0, 0, 0) + json.dumps(facts).encode())
-    Tier(control, lockdown, settings).serve()
+    tier.serve()
 
 
 def _resident_bytes() -> int:
