@@ -30,7 +30,7 @@ from graders.errors import (
     UnknownVersionError,
 )
 from graders.sample import JsonValue
-from graders.wording import escape
+from graders.wording import escape, placed
 
 BUNDLED = Path(__file__).parent / "definitions"
 LOCK = "definitions.lock"
@@ -92,7 +92,7 @@ class BrokenDefinitionsError(GraderError):
         """Keep the findings; the message lists them line by line."""
         self.findings = {file: tuple(found) for file, found in findings.items()}
         lines = [
-            f"{file}#{finding.pointer}: {finding.message}"
+            f"{placed(file, finding.pointer)}: {finding.message}"
             for file, found in self.findings.items()
             for finding in found
             if finding.severity == "error"

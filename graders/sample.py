@@ -15,6 +15,15 @@ from graders.errors import RowError
 JsonValue = Any  # JSON from outside: None, bool, int, float, str, list or dict, nested
 
 _ABSENT: Any = object()
+_JSON_NAMES: tuple[tuple[type, str], ...] = (  # bool is an int
+    (type(None), "null"),
+    (bool, "a boolean"),
+    (int, "an integer"),
+    (float, "a number"),
+    (str, "a string"),
+    (list, "an array"),
+    (dict, "an object"),
+)
 _ANSWERS = ("choices", "output_json", "output_text", "output_tools")
 
 
@@ -24,6 +33,14 @@ def parse_json_text(text: str) -> JsonValue:
         return msgspec.json.decode(text.encode())
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+
+
+def json_name(value: JsonValue) -> str:
+    """Return what JSON calls the type of ``value``, with its article."""
+    for kind, name in _JSON_NAMES:
+        if isinstance(value, kind):
+            return name
+    return type(value).__name__  # a trainer's own type
 
 
 class Sample:
@@ -125,5 +142,5 @@ def _typed(fields: dict[str, JsonValue], key: str, kind: type[Any]) -> Any:  # n
     value = fields.get(key)
     if value is not None and not isinstance(value, kind):
         name = {"str": "a string", "list": "an array"}[kind.__name__]
-        raise RowError(f"sample.{key}: expected {name}, got {type(value).__name__}")
+        raise RowError(f"sample.{key}: expected {name}, got {json_name(value)}")
     return value

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from graders.errors import Finding
-from graders.sample import JsonValue
+from graders.sample import JsonValue, json_name
 
 _MAX_SHOWN_CHARS = 100  # of a value in a message
 _MAX_PLACE_CHARS = 300  # of a place in a message
@@ -37,6 +37,11 @@ def escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
+def placed(file: object, pointer: str) -> str:
+    """Return a file and the place in it; the whole file is its name alone."""
+    return f"{file}#{pointer}" if pointer else str(file)
+
+
 def shortened(text: str) -> str:
     """Return ``text``, cut after its first 100 characters."""
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
@@ -55,7 +60,7 @@ def dotted(pointer: str) -> str:
 
 def type_message(pointer: str, expected: str, got: JsonValue) -> str:
     """Return what to say of a value of the wrong JSON type."""
-    name = _json_name(got)
+    name = json_name(got)
     return f"Invalid type for '{dotted(pointer)}': expected {expected}, but got {name} instead."
 
 
@@ -71,14 +76,6 @@ def _listed(words: list[str]) -> str:
     if len(words) <= 2:  # noqa: PLR2004 - no comma between two
         return " and ".join(words)
     return f"{', '.join(words[:-1])}, and {words[-1]}"
-
-
-def _json_name(value: JsonValue) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "an array"
-    return "null" if value is None else _JSON_NAMES[type(value).__name__]
 
 
 def from_validation(error: msgspec.ValidationError, pointer: str) -> Finding:

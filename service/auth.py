@@ -20,6 +20,10 @@ Scope: TypeAlias = Literal["score", "run", "publish", "metrics"]
 SCOPES: frozenset[str] = frozenset(get_args(Scope))
 KEY_PREFIX = "gk-"
 _SHA256_HEX_CHARS = 64
+_SHAPE = (
+    "expected an array of what `gradekeeper key` writes, "
+    '[{"name": "…", "sha256": "…", "scopes": ["score"]}, …]'
+)
 
 
 class KeysError(ValueError):
@@ -120,7 +124,7 @@ def read_keys(text: bytes) -> tuple[Key, ...]:
     try:
         keys = msgspec.json.decode(text, type=tuple[Key, ...])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise KeysError(f"the keys file is unusable: {error}") from error
+        raise KeysError(f"the keys file is unusable: {error}; {_SHAPE}") from error
     for key in keys:
         if len(key.sha256) != _SHA256_HEX_CHARS or not _is_hex(key.sha256):
             raise KeysError(f"key {key.name!r}: sha256 must be 64 hexadecimal digits")

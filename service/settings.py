@@ -17,6 +17,8 @@ from msgspec import Meta
 
 PREFIX = "GRADEKEEPER_"
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_CLOSE = 0.7
+_MAX_SHOWN_CHARS = 100
 SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
 
 _GROUPS = {
@@ -307,14 +309,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             field = fields.get(variable)
             if field is None:
-                near = difflib.get_close_matches(variable, fields, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                name = variable.removeprefix(PREFIX)  # alike by more than the prefix
+                names = [known.removeprefix(PREFIX) for known in fields]
+                near = difflib.get_close_matches(name, names, n=1, cutoff=_CLOSE)
+                hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 problems.append(f"{variable} is no setting of gradekeeper{hint}")
                 continue
             try:
                 values[field.name] = _value(text, field.type)
             except msgspec.ValidationError as error:
-                problems.append(f"{variable}: {error}")
+                problems.append(f"{variable}: {_problem(field.name, text, error)}")
         if problems:
             raise SettingsError(problems)
         return cls(**values)
@@ -345,6 +349,15 @@ def _value(text: str, annotation: Any) -> Any:  # noqa: ANN401 - a type form and
     if isinstance(value, float) and not math.isfinite(value):
         raise msgspec.ValidationError("Expected a finite number")
     return value
+
+
+def _problem(name: str, text: str, error: msgspec.ValidationError) -> str:
+    """Return what is wrong with ``text``, which is shown unless the setting is a secret."""
+    problem = str(error)
+    shown = repr(text[:_MAX_SHOWN_CHARS])
+    if name in SECRETS or shown in problem:
+        return problem
+    return f"{problem.removesuffix(', got `str`')}, got {shown}"
 
 
 def document() -> str:

@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     parser.add_argument("--json", action="store_true", help="write JSON")
     server = parser.add_argument_group("on a server")
-    server.add_argument("--url", help="root of a server: run the examples there")
+    server.add_argument(
+        "--url", help="root of a server (with or without /v1): run the examples there"
+    )
     server.add_argument("--key-env", metavar="VAR", help="environment variable with the API key")
 
 

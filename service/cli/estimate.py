@@ -14,7 +14,7 @@ from graders.grade import Grade
 from graders.ports import Ports
 from service.cli import asking, failures
 from service.cli.asking import Asking
-from service.cli.output import show, show_json, table
+from service.cli.output import note, show, show_json, table
 from service.cli.rows import DEFAULT_SAMPLE_FIELD, DataFile, Row
 from service.cli.runtime import compile_file, find, is_file_argument, read_routes, read_settings
 from service.judge import (
@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         show_json(estimate)
     else:
         show(*_lines(estimate))
+    if estimate.unreadable and not estimate.rows:
+        note(data.unusable())
     return failures.OK
 
 

@@ -11,6 +11,8 @@ from graders.grade import TokenUsage
 from service.cli.rows import Row
 from service.wire import DrawResult, RowError
 
+INVALID_ROW = "invalid_row"  # the code of a row that cannot be read
+
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The score of one row; read together with `RowResult`, whose fields it has.

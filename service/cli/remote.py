@@ -15,7 +15,7 @@ from graders.sample import JsonValue
 from service.backoff import retry_after_s
 from service.cli.asking import PLAIN, Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
-from service.cli.lines import Emit, Line, failed
+from service.cli.lines import INVALID_ROW, Emit, Line, failed
 from service.cli.local import together
 from service.cli.rows import Row
 from service.wire import BatchResponse, GraderReference, Problem, RowResult
@@ -53,7 +53,7 @@ class Server:
             self._sampling = b',"sampling":' + msgspec.json.encode(asking.sampling)
         name, _, version = grader.partition("@")
         self._name = quote(name, safe="")
-        self._root = f"{url.rstrip('/')}/v1/graders/{self._name}/versions"
+        self._root = f"{_base(url)}/v1/graders/{self._name}/versions"
         self._version = quote(version or "latest", safe="")
         headers = {"content-type": "application/json", **asking.headers}
         if key:
@@ -152,7 +152,7 @@ class RemoteScorer:
         response = await self._server.batch([body for _, body in batch], debug=self._debug)
         if response.status_code in _ROWS_REFUSED:
             if len(batch) == 1:
-                emit([failed(batch[0][0], "invalid_row", _detail(response), self.signature)])
+                emit([failed(batch[0][0], INVALID_ROW, _detail(response), self.signature)])
                 return
             middle = len(batch) // 2
             await self._send(batch[:middle], emit)
@@ -181,6 +181,11 @@ class RemoteScorer:
             draws=result.ensemble.draws if result.ensemble else None,
             signature="|".join((self.signature, *result.judgements)),
         )
+
+
+def _base(url: str) -> str:
+    """Return the root of a server of which ``url`` is the root or the base that clients take."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from service.cli.failures import CommandError
 from service.cli.journal import Journal
-from service.cli.lines import Line, Scorer, failed
+from service.cli.lines import INVALID_ROW, Line, Scorer, failed
 from service.cli.rows import DataFile, Row
 
 PAUSES_S = (1.0, 4.0, 15.0)  # before each round of retries
@@ -89,7 +89,7 @@ class Rounds:
             if isinstance(row, Row):
                 yield row
             else:
-                line = failed(row.index, "invalid_row", row.message, self._scorer.signature)
+                line = failed(row.index, INVALID_ROW, row.message, self._scorer.signature)
                 self._keep([line])
 
     def _keep(self, lines: list[Line]) -> None:

@@ -7,6 +7,7 @@ names (or an object under ``sample``) is the sample and everything else is the i
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
@@ -18,13 +19,15 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from graders.errors import RowError
-from graders.sample import JsonValue, Sample
+from graders.sample import JsonValue, Sample, json_name
+from graders.wording import shortened
 from service.cli.failures import CommandError
 
 DEFAULT_SAMPLE_FIELD = "model_sample"
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
 _PARQUET_ROWS = 1024
+_MAX_COLUMNS = 20  # in a message
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -110,7 +113,7 @@ class JsonLines:
         try:
             return _decode(record)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RowError(f"not JSON: {error}") from error
+            raise RowError(not_json(error)) from error
 
 
 class Csv:
@@ -247,6 +250,30 @@ class DataFile:
             except RowError as error:
                 yield Unreadable(index, str(error))
 
+    def unusable(self) -> str:
+        """Return a hint for data without a row that can be read."""
+        columns: list[str] = []
+        with contextlib.suppress(RowError):
+            for record in itertools.islice(self._format.records(), 1):
+                fields = self._format.decode(record)
+                columns = list(fields) if isinstance(fields, dict) else []
+        if not columns or self._sample_field in columns:
+            return (
+                'no row is usable; a row is {"item": {…}, "model_sample": "…"}, and the first line '
+                "of a CSV file names its columns"
+            )
+        names = ", ".join(map(shortened, columns[:_MAX_COLUMNS]))
+        more = ", …" if len(columns) > _MAX_COLUMNS else ""
+        return (
+            f"no row is usable: there is no column {self._sample_field}; there are {names}{more}. "
+            "--sample-field names the one with the model's output"
+        )
+
+
+def not_json(error: Exception) -> str:
+    """Return that a text is not JSON, and why."""
+    return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+
 
 def _format(path: Path, max_bytes: int) -> Format:
     match path.suffix.lower():
@@ -265,13 +292,15 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
         RowError: They are none.
     """
     if not isinstance(fields, dict):
-        raise RowError(f"expected an object, got {type(fields).__name__}")
+        raise RowError(f"expected an object, got {json_name(fields)}")
     given = fields.get("sample")
     given = given if isinstance(given, dict) else None
     text = fields.get(sample_field)
     text = None if text is given else text
     if (text is None) == (given is None):
         problem = "neither is there" if given is None else "both are there"
+        if given is None and sample_field in fields:
+            problem = f'{sample_field} is null (an empty answer is "")'
         raise RowError(f"expected {sample_field} (a string) or sample (an object): {problem}")
     if "item" in fields:
         item = fields["item"]
@@ -279,11 +308,11 @@ def _row(index: int, fields: JsonValue, sample_field: str) -> Row:
         used = {sample_field} if given is None else {sample_field, "sample"}
         item = {key: value for key, value in fields.items() if key not in used}
     if not isinstance(item, dict):
-        raise RowError(f"item: expected an object, got {type(item).__name__}")
+        raise RowError(f"item: expected an object, got {json_name(item)}")
     if given is not None:
         return Row(index, item, Sample.from_answer(given), given)
     if not isinstance(text, str):
-        raise RowError(f"{sample_field}: expected a string, got {type(text).__name__}")
+        raise RowError(f"{sample_field}: expected a string, got {json_name(text)}")
     return Row(index, item, Sample(text))
 
 

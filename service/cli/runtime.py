@@ -17,8 +17,10 @@ from graders.ports import Ports
 from graders.registry import BrokenDefinitionsError, Definition, Registry
 from graders.sample import JsonValue
 from graders.schema import Multi, Python
+from graders.wording import placed
 from service.auth import KeysError
 from service.cli.failures import CommandError
+from service.cli.rows import not_json
 from service.settings import Settings, SettingsError, environment
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def read_document(path: Path) -> JsonValue:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        finding = Finding(pointer="", message=f"not JSON: {error}", code="invalid_json")
+        finding = Finding(pointer="", message=not_json(error), code="invalid_json")
         raise DefinitionError([finding]) from error
 
 
@@ -163,4 +165,4 @@ def compile_file(path: Path, settings: Settings) -> CompiledGrader:
 
 def finding_line(path: Any, finding: Finding) -> str:  # noqa: ANN401 - a path or a name
     """Return a finding with its place."""
-    return f"{path}#{finding.pointer}: {finding.message}"
+    return f"{placed(path, finding.pointer)}: {finding.message}"

@@ -12,7 +12,7 @@ from service.cli import asking, failures
 from service.cli.asking import Asking
 from service.cli.failures import CommandError
 from service.cli.journal import Fingerprint, Journal, read_scores, reopen
-from service.cli.lines import Scorer
+from service.cli.lines import INVALID_ROW, Scorer
 from service.cli.output import note, show, show_json
 from service.cli.rounds import Rounds
 from service.cli.rows import DEFAULT_SAMPLE_FIELD, DataFile
@@ -62,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     asking.add_arguments(parser)
     server = parser.add_argument_group("on a server")
-    server.add_argument("--url", help="root of the server; without it, rows are scored here")
+    server.add_argument(
+        "--url", help="root of the server (with or without /v1); without it, rows are scored here"
+    )
     server.add_argument("--key-env", metavar="VAR", help="environment variable with the API key")
 
 
@@ -82,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         show_json(summary)
     else:
         show(*render(summary))
+    if not summary.ok and list(summary.failed) == [INVALID_ROW]:
+        note(data.unusable())
     return failures.FAILED if summary.failed else failures.OK
 
 
@@ -144,7 +148,10 @@ def _kept(journal: Journal) -> Iterator[None]:
         yield
     except (CommandError, KeyboardInterrupt):
         if journal.done:
-            note("scores so far are kept; the same command (without --overwrite) goes on with them")
+            note(
+                f"scores so far are kept in {journal.path}; the same command (without --overwrite) "
+                "goes on with them"
+            )
         raise
     finally:
         journal.close()

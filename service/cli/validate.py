@@ -11,6 +11,7 @@ from graders.building import Options
 from graders.errors import DefinitionError, Finding
 from graders.export import TARGETS, Target
 from graders.lint import lint
+from graders.wording import placed
 from service.cli import failures
 from service.cli.output import show, show_json
 from service.cli.runtime import compile_options, read_document, read_routes, read_settings
@@ -62,7 +63,7 @@ def _findings(
 
 
 def _line(path: Path, finding: Finding) -> str:
-    return f"{path}#{finding.pointer}: {finding.severity}: {finding.message}"
+    return f"{placed(path, finding.pointer)}: {finding.severity}: {finding.message}"
 
 
 def _report(path: Path, findings: list[Finding]) -> dict[str, object]:

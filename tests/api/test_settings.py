@@ -44,8 +44,8 @@ def test_a_variable_sets_its_field(
 @pytest.mark.parametrize(
     ("variable", "text", "problem"),
     [
-        ("GRADEKEEPER_PORT", "http", "GRADEKEEPER_PORT: Expected `int`"),
-        ("GRADEKEEPER_PORT", "70000", "GRADEKEEPER_PORT: Expected `int` <= 65535"),
+        ("GRADEKEEPER_PORT", "http", "GRADEKEEPER_PORT: Expected `int`, got 'http'"),
+        ("GRADEKEEPER_PORT", "70000", "GRADEKEEPER_PORT: Expected `int` <= 65535, got '70000'"),
         ("GRADEKEEPER_WORKERS", "0", "GRADEKEEPER_WORKERS: Expected `int` >= 1"),
         ("GRADEKEEPER_ACCESS_LOG", "perhaps", "GRADEKEEPER_ACCESS_LOG: Expected `bool`"),
         ("GRADEKEEPER_LOG_LEVEL", "loud", "GRADEKEEPER_LOG_LEVEL: Invalid enum value 'loud'"),
@@ -76,6 +76,22 @@ def test_a_secret_that_cannot_be_used_is_not_shown() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({"GRADEKEEPER_API_KEYS": "gk-secret-1"})
     assert "gk-secret-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["GRADEKEEPER_NOTHING", "GRADEKEEPER_TIMEOUT"])
+def test_only_a_close_name_is_suggested(variable: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({variable: "1"})
+    assert caught.value.problems == (f"{variable} is no setting of gradekeeper",)
+
+
+def test_a_value_is_shown_once_and_not_whole() -> None:
+    environment = {"GRADEKEEPER_LOG_LEVEL": "loud", "GRADEKEEPER_PORT": "q" * 1000}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(environment)
+    level, port = caught.value.problems
+    assert level.count("loud") == 1
+    assert port.count("q") == 100
 
 
 def test_secrets_are_masked() -> None:

@@ -94,7 +94,11 @@ def test_what_cannot_be_exported_is_exit_code_2(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "#: "), ("{", "#: not JSON: "), ('{"type": "string_check"}', "#/operation: Missing ")],
+    [
+        ("[]", ": Invalid type "),
+        ("{", ": not JSON: "),
+        ('{"type": "string_check"}', "#/operation: Missing "),
+    ],
 )
 def test_an_unusable_file_is_listed_with_its_findings(
     text: str, message: str, run: Run, tmp_path: Path

@@ -91,6 +91,20 @@ def answers(request: httpx.Request, **more: Any) -> httpx.Response:
     return httpx.Response(200, json={**REFERENCE, "results": results, "summary": summary, **more})
 
 
+@pytest.mark.parametrize("base", ["http://host", "http://host/v1", "http://host/v1/"])
+def test_the_url_may_be_the_base_that_clients_take(
+    base: str, scoring: Callable[[Handler], Score]
+) -> None:
+    paths = set()
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        paths.add(request.url.path)
+        return answers(request)
+
+    assert scoring(handler)([row("a", "a")], "--url", base).code == 0
+    assert {path.partition("/versions")[0] for path in paths} == {"/v1/graders/exact"}
+
+
 def troubled(*troubles: httpx.Response | Exception) -> Handler:
     """Return a server that has these troubles before it answers."""
     script: Iterator[httpx.Response | Exception] = iter(troubles)

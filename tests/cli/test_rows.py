@@ -78,13 +78,15 @@ class TestShapes:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ([], "expected an object, got list"),
+            ([], "expected an object, got an array"),
             ({}, "expected model_sample (a string) or sample (an object): neither is there"),
             ({"sample": "t"}, "expected model_sample (a string) or sample (an object): neither"),
             ({"sample": {}, "model_sample": "t"}, "or sample (an object): both are there"),
-            ({"item": 1, "model_sample": "t"}, "item: expected an object, got int"),
-            ({"item": None, "model_sample": "t"}, "item: expected an object, got NoneType"),
-            ({"model_sample": 1}, "model_sample: expected a string, got int"),
+            ({"item": 1, "model_sample": "t"}, "item: expected an object, got an integer"),
+            ({"item": None, "model_sample": "t"}, "item: expected an object, got null"),
+            ({"model_sample": 1}, "model_sample: expected a string, got an integer"),
+            ({"model_sample": {}}, "model_sample: expected a string, got an object"),
+            ({"model_sample": None}, 'model_sample is null (an empty answer is "")'),
             ({"sample": {"output_text": 1}}, "sample.output_text: expected a string"),
         ],
     )
@@ -102,6 +104,28 @@ class TestShapes:
         assert [json.loads(row.as_request()) for row in read if isinstance(row, Row)] == given
 
 
+class TestHintForDataWithoutAUsableRow:
+    def test_names_the_columns_and_the_option(self, tmp_path: Path) -> None:
+        path = tmp_path / "r.csv"
+        path.write_text("name,reply\na,b\n")
+        assert data_file(path).unusable() == (
+            "no row is usable: there is no column model_sample; there are name, reply. "
+            "--sample-field names the one with the model's output"
+        )
+
+    def test_is_bounded(self, tmp_path: Path) -> None:
+        path = write_rows(tmp_path / "r.jsonl", [{f"{n:0300}": n for n in range(3)}])
+        assert len(data_file(path).unusable()) < 600
+        path = write_rows(tmp_path / "r.jsonl", [{f"c{n}": n for n in range(30)}])
+        assert "c19, …. --sample-field" in data_file(path).unusable()
+
+    @pytest.mark.parametrize("text", ["{a}\n", "[]\n", '{"item": 1, "model_sample": "t"}\n'])
+    def test_shows_a_row_where_the_column_is_not_to_blame(self, text: str, tmp_path: Path) -> None:
+        path = tmp_path / "r.jsonl"
+        path.write_text(text)
+        assert data_file(path).unusable().startswith('no row is usable; a row is {"item": {…}, ')
+
+
 class TestJsonLines:
     def test_blank_lines_are_no_rows_and_a_mark_at_the_start_is_passed_over(
         self, tmp_path: Path
@@ -113,9 +137,13 @@ class TestJsonLines:
     def test_what_is_no_json_is_one_bad_row_each(self, tmp_path: Path) -> None:
         path = tmp_path / "r.txt"
         deep = b"[" * 900
-        path.write_bytes(b'{"a":\n{"model_sample":"\xff"}\n' + deep + b'\n{"model_sample":"b"}\n')
+        path.write_bytes(
+            b'{"a":\n{"model_sample":"\xff"}\n' + deep + b'\n{a}\n{"model_sample":"b"}\n'
+        )
         *bad, good = rows_of(path)
-        assert [row.index for row in bad] == [0, 1, 2]
+        assert [row.index for row in bad] == [0, 1, 2, 3]
+        assert isinstance(bad[3], Unreadable)
+        assert bad[3].message == "not JSON: object keys must be strings (byte 1)"
         assert all(
             isinstance(row, Unreadable) and row.message.startswith("not JSON") for row in bad
         )

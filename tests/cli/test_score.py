@@ -269,7 +269,8 @@ class TestJudged:
         code, _, err = run("score", "judged", "--data", data, "--out", out)
         assert code == 143
         assert err == (
-            "scores so far are kept; the same command (without --overwrite) goes on with them\n"
+            f"scores so far are kept in {score.partial_of(out)}; "
+            "the same command (without --overwrite) goes on with them\n"
             "gradekeeper: stopped by SIGTERM\n"
         )
         monkeypatch.undo()
@@ -336,6 +337,24 @@ FOREIGN = {
 }
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_data_without_a_usable_row_ends_with_one_hint(
+    as_json: tuple[str, ...], run: Run, tmp_path: Path, out: Path
+) -> None:
+    data = write_rows(tmp_path / "r.jsonl", [{"answer": "a", "reply": "a"}] * 2)
+    code, _, err = run("score", "exact", "--data", data, "--out", out, *as_json)
+    assert code == 1
+    assert err.count("no row is usable") == 1
+    assert "there are answer, reply. --sample-field names" in err
+    assert run("estimate", "exact", "--data", data).err == err
+
+
+def test_one_usable_row_needs_no_hint(run: Run, tmp_path: Path, out: Path) -> None:
+    data = write_rows(tmp_path / "r.jsonl", [{"reply": "a"}, row("a", "a")])
+    assert run("score", "exact", "--data", data, "--out", out).err == ""
+    assert run("estimate", "exact", "--data", data).err == ""
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -391,7 +410,7 @@ class TestRefusals:
         monkeypatch.setattr(Journal, "finish", interrupted)
         code, _, err = run("score", "exact", "--data", data, "--out", out)
         assert code == 130
-        assert err.startswith("scores so far are kept")
+        assert err.startswith(f"scores so far are kept in {score.partial_of(out)}; ")
         monkeypatch.undo()
         code, _, err = run("score", "exact", "--data", data, "--out", out)
         assert (code, err) == (0, "going on after 3 rows that have their scores\n")

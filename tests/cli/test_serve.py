@@ -65,6 +65,7 @@ class TestRefusals:
         code, _, err = run("serve", "--port", "0")
         assert code == 2
         assert err.startswith("gradekeeper: the keys file is unusable: ")
+        assert '[{"name": "…", "sha256": "…", "scopes": ["score"]}, …]' in err
 
     def test_an_open_address_without_keys(self, run: Run) -> None:
         code, _, err = run("serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104 - is refused

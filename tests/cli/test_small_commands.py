@@ -95,6 +95,6 @@ def test_every_unusable_setting_is_named(run: Run) -> None:
     code, _, err = run("settings")
     assert code == 2
     assert err == (
-        "gradekeeper: GRADEKEEPER_PORT: Expected `int`, got `str`\n"
+        "gradekeeper: GRADEKEEPER_PORT: Expected `int`, got 'many'\n"
         "GRADEKEEPER_PRT is no setting of gradekeeper; did you mean GRADEKEEPER_PORT?\n"
     )

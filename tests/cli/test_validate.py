@@ -66,7 +66,7 @@ def test_what_is_no_json_is_a_finding(run: Run, tmp_path: Path) -> None:
     binary.write_bytes(b'{"type": "\xff"}')
     code, out, _ = run("validate", torn, deep, binary)
     assert code == 1
-    assert out.count("#: error: not JSON: ") == 3
+    assert out.count(".json: error: not JSON: ") == 3
 
 
 def test_a_file_that_is_not_there_is_exit_code_2(run: Run, tmp_path: Path) -> None:

@@ -103,9 +103,9 @@ def test_object_without_anything_is_an_empty_sample() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"output_text": 5}, "sample.output_text: expected a string, got int"),
-        ({"output_tools": {}}, "sample.output_tools: expected an array, got dict"),
-        ({"choices": "x"}, "sample.choices: expected an array, got str"),
+        ({"output_text": 5}, "sample.output_text: expected a string, got an integer"),
+        ({"output_tools": {}}, "sample.output_tools: expected an array, got an object"),
+        ({"choices": "x"}, "sample.choices: expected an array, got a string"),
     ],
 )
 def test_known_keys_of_another_type_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -60,7 +60,7 @@ def test_judges_need_no_sandbox(run: Run, definitions: Path) -> None:
     [
         (["three"], "no grader is named 'three'; known graders: one"),
         (["one@2"], "has no version '2'; known: 1, latest"),
-        (["--definitions", "/nowhere"], "/nowhere#: no such directory."),
+        (["--definitions", "/nowhere"], "/nowhere: no such directory."),
         (["--key-env", "X"], "--key-env is only for --url"),
         (["--url", "here"], "--url here: expected http"),
         (["--url", "http://x", "--watch"], "--watch is for checks in this process"),
@@ -106,7 +106,7 @@ def test_watching_checks_what_changes_and_survives_what_is_broken(
     assert "one@1" in first
     assert "one@1" not in second
     assert "FAIL  two@1" in second
-    assert "two/1.json#: not JSON" in err
+    assert "two/1.json: not JSON" in err
     assert err.count("watching for changes") == 3
 
 
