@@ -72,7 +72,9 @@ class TestShapes:
         assert shapes_of(path, sample_field="answer") == [({"a": 1}, "t")]
 
     def test_the_sample_field_may_be_called_sample(self, tmp_path: Path) -> None:
-        path = write_rows(tmp_path / "r.jsonl", [{"a": 1, "sample": "t"}, {"sample": {"x": 1}}])
+        path = write_rows(
+            tmp_path / "r.jsonl", [{"a": 1, "sample": "t"}, {"sample": {"output_text": ""}}]
+        )
         assert shapes_of(path, sample_field="sample") == [({"a": 1}, "t"), ({}, "")]
 
     @pytest.mark.parametrize(
