@@ -327,9 +327,8 @@ class LateSandbox:
         return {"ok": True, "state": "refused", "reason": str(self._task.exception())}
 
     async def close(self) -> None:
-        """Stop it."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+        """Stop it; a start under way ends first, since what it started must be stopped as well."""
+        if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         if self.running is not None:
             await self.running.close()
