@@ -245,7 +245,7 @@ class ScoreResponse(GraderReference, frozen=True, kw_only=True):
     ok: bool
     passed: bool
     error: RowError | None
-    errors: ErrorFlags
+    errors: ErrorFlags | None  # null when ok: 24 times false is half of an answer
     sub_rewards: dict[str, float]
     execution_time: float
     token_usage: dict[str, TokenUsage]

@@ -41,9 +41,6 @@ from service.wire import (
     StreamEnd,
 )
 
-# Encoded once: 24 flags, all false, are half of the answer to a good sample.
-NO_ERRORS: Any = msgspec.Raw(msgspec.json.encode(ErrorFlags()))
-
 Name = Annotated[str, Parameter(description="Name of the grader.")]
 Version = Annotated[str, Parameter(description="Integer version, `latest`, or a label.")]
 Debug = Annotated[bool, Parameter(description="Also return what judges and user code reported.")]
@@ -110,7 +107,7 @@ async def score(
         ok=grade.ok,
         passed=grade.ok and grade.reward >= grader.threshold,
         error=error_of(grade.failures),
-        errors=error_flags(grade.failures, ErrorFlags) if grade.failures else NO_ERRORS,
+        errors=error_flags(grade.failures, ErrorFlags) if grade.failures else None,
         sub_rewards=grade.sub_rewards,
         execution_time=seconds,
         token_usage=grade.usage,
