@@ -17,7 +17,7 @@ TAG = "2025-05-08"
 def directory() -> Path:
     """Return where the image for tests is or goes."""
     chosen = os.environ.get("GRADEKEEPER_TEST_IMAGE")
-    return Path(chosen) if chosen else ROOT / ".venv-sandbox" / TAG
+    return Path(chosen) if chosen else Path(sys.prefix) / "share" / "grader-images" / TAG
 
 
 def is_full() -> bool:
