@@ -20,4 +20,6 @@ The main figure is the CPU time of the server's processes a request: unlike requ
 survives a busy machine.
 """
 
-SUITES = ("http", "batch", "stream", "similarity", "health", "start")
+SUITES = ("http", "batch", "stream", "similarity", "health", "start", "sandbox")
+# Only when asked for by name: they take minutes.
+LONG_SUITES = ("soak",)
