@@ -66,7 +66,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 0
     slow_slots: int = 32
     give_way_after_s: float = 0.1
-    slow_after_s: float = 1.0
+    slow_after_s: float = 0.5
     queue_length: int = 4096
     max_tiers: int = 8
     prewarm: tuple[tuple[str, ...], ...] = ((),)

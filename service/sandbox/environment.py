@@ -43,6 +43,7 @@ ENVIRONMENT = {
 _BASE_READY_S = 30.0
 _TIER_READY_S = 120.0
 _COMPILE_S = 20.0
+_NOTICE_S = 0.02
 _MAX_PROGRAMS = 128
 _MAX_PROGRAM_BYTES = 16 << 20
 _LANDLOCK_ABI = 7
@@ -255,6 +256,17 @@ class Environment:
         Raises:
             ZygoteLostError: It does not get ready.
         """
+        base = self._base
+        try:
+            return await self._tier(bits)
+        except ZygoteLostError:
+            # A base that dies takes its tiers along, and its own end may show a moment later.
+            await asyncio.sleep(_NOTICE_S)
+            if self._closed or base is None or not base.closed:
+                raise
+        return await self._tier(bits)
+
+    async def _tier(self, bits: int) -> TierLink:
         found = self._tiers.get(bits)
         if found is None or found.closed:
             if found is not None:

@@ -105,17 +105,22 @@ class Targets:
         return hits
 
 
-def descendants(pid: int | None = None) -> int:
-    """Return how many live processes come from ``pid`` or this one."""
-    front, found = [os.getpid() if pid is None else pid], -1
+def children(pid: int) -> list[int]:
+    """Return the live processes that come from ``pid``: parents first, then the older first."""
+    front, found = [pid], []
     while front:
-        current = front.pop()
-        found += 1
+        current = front.pop(0)
+        found.append(current)
         with contextlib.suppress(OSError):
             for task in os.listdir(f"/proc/{current}/task"):
-                children = Path(f"/proc/{current}/task/{task}/children").read_text()
-                front += map(int, children.split())
-    return found
+                listed = Path(f"/proc/{current}/task/{task}/children").read_text()
+                front += map(int, listed.split())
+    return found[1:]
+
+
+def descendants() -> int:
+    """Return how many live processes come from this one."""
+    return len(children(os.getpid()))
 
 
 def expected_processes(sandbox: SubprocessSandbox) -> int:

@@ -86,15 +86,6 @@ RUNS = (
 )
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A directory that all test processes see."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "attacks"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 @functools.cache
 def ran(run: Run, shared: Path) -> dict[str, Any]:
     """Return what the driver says about each row, and about the sandbox.

@@ -21,4 +21,9 @@ The main figure is the CPU time of the server's processes a request: unlike requ
 survives a busy machine.
 """
 
-SUITES = ("http", "batch", "stream", "similarity", "dialects", "health", "start", "judge")
+SUITES = (
+    *("http", "batch", "stream", "similarity", "dialects", "health", "start"),
+    *("judge", "sandbox"),
+)
+# Only when asked for by name: they take minutes.
+LONG_SUITES = ("soak",)

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from tests.bench import SUITES
+from tests.bench import LONG_SUITES, SUITES
 from tests.bench.load import generator
 from tests.bench.rows import Row, table
 from tests.bench.servers import cores
@@ -17,7 +17,10 @@ def main() -> int:
     """Run what the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "--suite", action="append", choices=SUITES, help="only this one; repeatable"
+        "--suite",
+        action="append",
+        choices=(*SUITES, *LONG_SUITES),
+        help="only this; repeatable",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the table shows medians (default 3)")
     parser.add_argument("--strict", action="store_true", help="fail when a bar is missed")

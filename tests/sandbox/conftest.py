@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,6 +33,22 @@ def call(source: str, sample: object = None, item: object = None) -> SandboxRun:
     """Return a run of ``source``."""
     payload = msgspec.json.encode({"sample": sample or {}, "item": item or {}})
     return SandboxRun(source=source, image_tag=image.TAG, payload=payload)
+
+
+async def until(holds: Callable[[], bool], patience_s: float = 30.0) -> None:
+    """Return once ``holds()``; fail after ``patience_s``."""
+    async with asyncio.timeout(patience_s):
+        while not holds():  # noqa: ASYNC110 - what is looked at belongs to other processes
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory that all test processes see, for what is to be done only once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

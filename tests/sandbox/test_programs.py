@@ -1,5 +1,10 @@
 """Graders as people write them give the reward they give outside."""
 
+import asyncio
+import fcntl
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from graders.ports import SandboxResult
@@ -27,10 +32,15 @@ async def _run_all(disabled: frozenset[str]) -> dict[str, SandboxResult]:
 @pytest.fixture(
     scope="module", params=[(), ("namespaces",)], ids=["best-level", "without-namespaces"]
 )
-def results(request: pytest.FixtureRequest) -> dict[str, SandboxResult]:
-    import asyncio
-
-    return asyncio.run(_run_all(frozenset(request.param)))
+def results(request: pytest.FixtureRequest, shared: Path) -> dict[str, SandboxResult]:
+    """Every program, run once by whichever test process comes first."""
+    target = shared / f"programs-{'-'.join(request.param) or 'all'}.json"
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            found = asyncio.run(_run_all(frozenset(request.param)))
+            target.write_bytes(msgspec.json.encode(found))
+    return msgspec.json.decode(target.read_bytes(), type=dict[str, SandboxResult])
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[program.id for program in PROGRAMS])

@@ -11,9 +11,9 @@ import pytest
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxRun
 from service.sandbox import IsolationTooWeakError, ProcessSandbox, SubprocessSandbox, start_sandbox
-from tests.attacks.driver import descendants
+from tests.attacks.driver import children, descendants, expected_processes
 from tests.sandbox import image
-from tests.sandbox.conftest import call, config
+from tests.sandbox.conftest import call, config, until
 
 pytestmark = pytest.mark.integration
 
@@ -116,48 +116,110 @@ async def test_a_cancelled_call_is_killed_and_frees_its_slot(started: Start) -> 
 
 
 async def test_hanging_graders_do_not_stop_the_others(started: Start) -> None:
-    sandbox = await started(slots=2, slow_slots=8, slow_after_s=0.05)
-    hanging = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 5}))) for _ in range(8)]
-    await asyncio.sleep(0.5)
-    begun = time.monotonic()
-    assert (await sandbox.run(call(HALF))).value == 0.5
-    assert time.monotonic() - begun < 1
-    for task in hanging:
+    sandbox = await started(slots=2, slow_slots=32, slow_after_s=0.15, timeout_s=60.0)
+    hanging = [asyncio.create_task(sandbox.run(call(FOREVER))) for _ in range(32)]
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    results = [await sandbox.run(call(HALF)) for _ in range(20)]
+    assert [result.value for result in results] == [0.5] * 20
+    assert sandbox.stats().slow == 32
+    assert turns > 1000  # nothing on the loop waits for a grader
+    for task in (turning, *hanging):
         task.cancel()
-    await asyncio.gather(*hanging, return_exceptions=True)
+    await asyncio.gather(turning, *hanging, return_exceptions=True)
+    await until(lambda: not sandbox.stats().running)
 
 
-def _zygotes() -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                ours = name.isdigit() and b"sandbox.guest import base" in file.read()
-            with open(f"/proc/{name}/stat") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if ours:
-            found.append((parent, int(name)))
-    mine = {os.getpid()}
-    while grown := {pid for parent, pid in found if parent in mine} - mine:
-        mine |= grown
-    return sorted(mine - {os.getpid()})
+def _niceness(pid: int) -> int | None:
+    try:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    except ProcessLookupError:
+        return None
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["the-base", "the-tier"])
+async def test_an_endless_row_takes_next_to_no_time_from_the_others(started: Start) -> None:
+    sandbox = await started(slots=1, slow_slots=8, timeout_s=30.0)
+    endless = asyncio.create_task(sandbox.run(call(FOREVER)))
+    others = [asyncio.create_task(sandbox.run(call(HALF))) for _ in range(200)]
+    await until(lambda: 15 in {_niceness(pid) for pid in children(os.getpid())})
+    assert sandbox.stats().slow == 1
+    results = await asyncio.gather(*others)
+    assert [result.value for result in results] == [0.5] * 200
+    assert not endless.done()
+    endless.cancel()
+    await asyncio.gather(endless, return_exceptions=True)
+
+
+async def test_a_batch_of_long_calls_is_not_started_all_at_once(started: Start) -> None:
+    sandbox = await started(slots=2, slow_slots=32, slow_after_s=30.0, give_way_after_s=0.05)
+    tasks = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 0.3}))) for _ in range(8)]
+    most = 0
+    while not all(task.done() for task in tasks):
+        await asyncio.wait(tasks, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
+        most = max(most, sandbox.stats().running)
+    assert most == 4
+
+
+async def _settled(sandbox: SubprocessSandbox) -> list[int]:
+    """Return the zygotes: outermost first, tiers last."""
+    await until(lambda: descendants() == expected_processes(sandbox))
+    return children(os.getpid())
+
+
+async def _new_process(before: list[int]) -> int:
+    new: list[int] = []
+
+    def looked() -> bool:
+        new.extend(pid for pid in children(os.getpid()) if pid not in before)
+        return bool(new)
+
+    await until(looked)
+    return new[-1]
+
+
+@pytest.mark.parametrize("which", [0, 1, -1], ids=["outermost", "second", "the-tier"])
 async def test_a_killed_zygote_costs_at_most_one_retry(started: Start, which: int) -> None:
     sandbox = await started()
     assert (await sandbox.run(call(HALF))).value == 0.5
+    zygotes = await _settled(sandbox)
     calls = [asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 0.3}))) for _ in range(2)]
-    await asyncio.sleep(0.1)
-    # With a pid namespace the base is two: one outside, one inside.
-    outside = 1 if sandbox.environments[0].in_namespaces else 0
-    os.kill(_zygotes()[which + outside * which], signal.SIGKILL)
+    await _new_process(zygotes)
+    os.kill(zygotes[which], signal.SIGKILL)
     results = await asyncio.gather(*calls)
     assert [result.value for result in results] == [0.5, 0.5]
     assert (await sandbox.run(call(HALF))).value == 0.5
     assert sandbox.stats().zygote_restarts >= 1
+
+
+async def test_a_killed_leaf_is_the_end_of_its_own_call_only(started: Start) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call(SLEEP, item={"s": 0}))).value == 0.5
+    zygotes = await _settled(sandbox)
+    running = asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 30})))
+    os.kill(await _new_process(zygotes), signal.SIGKILL)
+    result = await running
+    assert (result.outcome, result.details) == ("no_result", "the process was ended by SIGKILL")
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    assert await _settled(sandbox) == zygotes
+
+
+async def test_a_killed_compiler_is_not_held_against_the_source(started: Start) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    zygotes = await _settled(sandbox)
+    source = f"x = [{'1, ' * 80_000}]\n{HALF}"  # long enough to be caught at it
+    running = asyncio.create_task(sandbox.run(call(source)))
+    os.kill(await _new_process(zygotes), signal.SIGKILL)
+    assert (await running).outcome == "no_result"
+    assert (await sandbox.run(call(source))).value == 0.5
+    assert await _settled(sandbox) == zygotes
 
 
 async def test_closing_ends_every_process_and_refuses_calls() -> None:
