@@ -46,6 +46,7 @@ def once(reward: Reward) -> list[float | None]:
     return [result.reward for result in [*reward.grade(items, texts), *awaited]]
 
 
+@pytest.mark.serial
 def test_a_client_used_before_the_fork_works_after_it() -> None:
     with flaky(good) as server:
         reward = make({"url": server.url, "grader": "a@1", "batch_rows": 2, "connections": 2})
