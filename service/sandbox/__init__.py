@@ -1,11 +1,9 @@
 """Python graders, run by anybody, harming nobody: the `graders.ports.Sandbox` of the service.
 
-`start_sandbox` starts one, attacks it and says how strong it is; the design and its measurements
-are in the
-modules: `supervisor` (slots, deadlines, results), `environment` (one grader image), `guest` (what
-    runs in the
-grader interpreter), `probe` (the self-test), `fallback` (without isolation), `build_image` (the
-interpreter).
+`start_sandbox` starts one, attacks it and says how strong it is; docs/sandbox.md is for those who
+run it. `supervisor` has slots, deadlines and results, `environment` one grader image, `guest` what
+runs in the grader interpreter, `probe` the self-test, `fallback` what is left without isolation,
+and `build_image` makes the interpreter.
 """
 
 from service.sandbox.config import (

@@ -3,10 +3,8 @@
 ``python -m service.sandbox.build_image TAG --into DIR``.
 
 A virtual environment of its own, from hash-locked requirements that lie beside this module, with
-compiled
-bytecode (a container's root file system is read-only) and what there is of the NLTK data. A second
-run finds
-its stamp and returns at once.
+compiled bytecode (a container's root file system is read-only) and what there is of the NLTK data.
+A second run finds its stamp and returns at once.
 """
 
 from __future__ import annotations
@@ -31,6 +29,9 @@ Packages = Literal["full", "minimal"]
 IMAGES = Path(__file__).parent / "images"
 _STAMP = ".gradekeeper-image.json"
 _REQUIREMENT = re.compile(r"(?m)^(?=[A-Za-z0-9])")
+_NOT_PACKAGED = (
+    "no package of PyPI or Debian was found to hold it; put it into the image's nltk_data yourself"
+)
 _WORDNET_FILES = ("cntlist.rev", "index.sense")
 
 
@@ -202,10 +203,7 @@ def _add_nltk_data(tag: str, into: Path) -> tuple[tuple[str, str], ...]:
 def _missing(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, source in facts.items():
         if source is None:
-            yield (
-                name,
-                "no PyPI or Debian package has it; put it into nltk_data yourself",
-            )
+            yield name, _NOT_PACKAGED
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,8 @@
 """One call as the supervisor sees it: a result pipe, a deadline, a pidfd, and two questions.
 
 `Call.result` answers "what did the grader do" as early as that is known; `Call.gone` answers "is
-its process
-reaped", and only then may the slot be wiped and used again. Whatever happens first, the process is
-killed.
+its process reaped", and only then may the slot be wiped and used again. Whatever happens first, the
+process is killed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Small attacks that the sandbox makes on itself at every start, the way graders come.
 
 Each is a grader that returns 1.0 when it was stopped and 0.0 when it got through, named after its
-row in the
-attack list (tests/attacks). ``{…}`` are the targets that `Targets` sets up in this process.
+row in the attack list (tests/attacks). ``{…}`` are the targets that `Targets` sets up in this
+process.
 """
 
 from __future__ import annotations

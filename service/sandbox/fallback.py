@@ -1,9 +1,8 @@
 """The ``process`` level: a fresh interpreter a call, resource limits, an empty environment.
 
 For macOS and for kernels without anything better, and only where the operator has asked for it.
-Same port,
-same results; a hostile grader can read files, reach the network and hurt processes of the same
-user.
+Same port, same results; a hostile grader can read files, reach the network and hurt processes of
+the same user.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ if sys.platform != "linux":
     collect_ignore_glob = ["*"]
 
 Run = Callable[..., Awaitable[SandboxResult]]
+Start = Callable[..., Awaitable[SubprocessSandbox]]
 
 
 def config(**changes: Any) -> SandboxConfig:

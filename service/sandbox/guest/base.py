@@ -119,8 +119,8 @@ def _identity(settings: dict[str, Any], read_paths: list[str]) -> tuple[int, int
     """Return whose rights graders run with.
 
     Not root if we are root. Only where the interpreter itself is out of everybody else's reach (a
-    build under
-    root's home, and no mount namespace to show it in) do we stay uid 0, without any capability.
+    build under root's home, and no mount namespace to show it in) do we stay uid 0, without any
+    capability.
     """
     if os.geteuid() != 0:
         return os.getuid(), os.getgid()

@@ -1,10 +1,9 @@
 """The system calls a leaf may make, and the seccomp program that says so.
 
 `program` is a pure function from a profile to bytes. The policy is an allow-list: a call that is
-not named
-is refused with EPERM, so that the grader sees a Python exception; a foreign calling convention
-(32-bit
-entry, x32 numbers), which would make the numbers mean something else, kills the process.
+not named is refused with EPERM, so that the grader sees a Python exception; a foreign calling
+convention (32-bit entry, x32 numbers), which would make the numbers mean something else, kills the
+process.
 """
 
 from __future__ import annotations
@@ -200,9 +199,8 @@ PRETENDED = [
 CHILDREN = ["fork", "vfork", "execve", "execveat", "wait4", "waitid"]
 
 # What a zygote needs and a leaf must not have. Installing a filter costs by its length (measured:
-# 0.5 ms
-# for 450 instructions, 0.05 ms for a few), so the long list is put on the zygote once, with these
-# allowed, and each leaf adds a short one that takes them away.
+# 0.5 ms for 450 instructions, 0.05 ms for a few), so the long list is put on the zygote once, with
+# these allowed, and each leaf adds a short one that takes them away.
 ZYGOTE = [
     *("clone", "wait4", "waitid", "sendmsg", "recvmsg", "pidfd_open", "pidfd_send_signal"),
     *("prctl", "prlimit64", "setpgid", "setpriority", "sched_setaffinity"),

@@ -1,10 +1,9 @@
 """One call of one grader, in a process of its own that is already locked down.
 
 Nothing the grader does to its interpreter may change how its result is read: what is needed after
-user code
-has run is bound before, and only a type and one exact double cross the pipe, beside bounded texts.
-The frame
-is binary (`FRAME`), so that the supervisor never parses anything a grader composed.
+user code has run is bound before, and only a type and one exact double cross the pipe, beside
+bounded texts. The frame is binary (`FRAME`), so that the supervisor never parses anything a grader
+composed.
 """
 
 from __future__ import annotations
@@ -97,8 +96,7 @@ def compile_source(source: bytes) -> bytes:
     """Return the frame that answers a compile call.
 
     On success its details are the imported top-level names, comma-separated, and its stdout the
-    code object,
-    marshalled, with the source for tracebacks behind it.
+    code object, marshalled, with the source for tracebacks behind it.
     """
     try:
         text = source.decode()

@@ -1,10 +1,9 @@
 """A private view of the machine for the zygotes: mounts, pids, network, IPC and users.
 
 Built once, around the base zygote. The new root holds the interpreter's folders read-only, a few
-devices, an
-own ``/proc`` and one size-limited tmpfs per slot, and nothing else, so that not even the existence
-of other
-files shows. Containers usually refuse this; the zygote is then started again without it.
+devices, an own ``/proc`` and one size-limited tmpfs per slot, and nothing else, so that not even
+the existence of other files shows. Containers usually refuse this; the zygote is then started again
+without it.
 """
 
 from __future__ import annotations

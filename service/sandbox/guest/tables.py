@@ -1,10 +1,8 @@
 """System-call numbers by name: facts of the kernel ABI, as ``name: (x86_64, aarch64)``.
 
 None stands for a call the architecture does not have (aarch64 never had ``open``, ``fork`` and
-their like).
-The x86-64 column is exercised by every test; the aarch64 column is taken from the kernel's generic
-table
-and has not been run yet.
+their like). The x86-64 column is exercised by every test; the aarch64 column is taken from the
+kernel's generic table and has not been run yet.
 """
 
 from __future__ import annotations

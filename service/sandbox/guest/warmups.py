@@ -1,8 +1,7 @@
 """The packages a tier may hold: how each is imported and warmed up before the first fork.
 
 A warm-up runs one fixed, trusted piece of work, so that caches that every grader would fill
-(sympy's
-simplifier, NLTK's stemmer) are filled once; it may not depend on any call.
+(sympy's simplifier, NLTK's stemmer) are filled once; it may not depend on any call.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The zygotes: a base that imported nothing, and tiers with packages, waiting to fork.
 
 A zygote never sees a grader's source or a sample: control messages are fixed-size integers, and
-source,
-code and payload pass through it as descriptors that only the forked leaf reads. Messages, one
-datagram each
-on a ``SOCK_SEQPACKET`` pair:
+source, code and payload pass through it as descriptors that only the forked leaf reads. Messages,
+one datagram each on a ``SOCK_SEQPACKET`` pair:
 
 ==========  =========  ====================================================================
 to base     ``TIER``   fork a tier with the packages of a bit set; brings the tier's socket
