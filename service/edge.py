@@ -20,7 +20,7 @@ from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
 from service.logs import AccessLine, AccessLog
-from service.metrics import Metrics
+from service.metrics import Metrics, observe_all
 from service.problems import denied
 from service.urls import is_packed, unpack
 
@@ -159,9 +159,11 @@ class Edge:
         for (method, route, status), number in answered.items():
             self._metrics.requests.labels(method, route, str(status)).inc(number)
         series = self._metrics.request_seconds
-        observe = {route: series.labels(route).observe for route in {line.route for line in lines}}
+        seconds: dict[str, list[float]] = {}
         for line in lines:
-            observe[line.route](line.seconds)
+            seconds.setdefault(line.route, []).append(line.seconds)
+        for route, values in seconds.items():
+            observe_all(series.labels(route), values)
         if self._log is not None:
             self._log.write(lines)
 
