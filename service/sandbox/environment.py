@@ -107,6 +107,7 @@ class Environment:
         self._directory = ""
         self._scratch: list[int] = []
         self._namespaces = "namespaces" not in config.disabled_layers
+        self._proven: dict[str, Any] | None = None
         self._closed = False
 
     @property
@@ -127,23 +128,44 @@ class Environment:
     async def start(self) -> None:
         """Start the base zygote if it is not running, without namespaces where those are refused.
 
+        Only the first start may do without: what replaces a zygote that the self-test has attacked
+        must stand behind the same layers, or nothing runs.
+
         Raises:
-            ZygoteLostError: It does not start at all.
+            ZygoteLostError: It does not start, or not as the one before it.
         """
         async with self._starting:
             if self._closed or (self._base is not None and not self._base.closed):
                 return
             if self._base is not None:
                 self.restarts += 1
-            if self._namespaces:
-                try:
-                    await self._start_base()
-                except ZygoteLostError as error:
-                    self._namespaces = False
-                    self.notes.append(f"no namespaces: {error}")
-                else:
-                    return
-            await self._start_base()
+            if self._proven is not None:
+                await self._start_again(self._proven)
+                return
+            try:
+                await self._start_base()
+            except ZygoteLostError as error:
+                if not self._namespaces:
+                    raise
+                self._namespaces = False
+                self.notes.append(f"no namespaces: {error}")
+                await self._start_base()
+            self._proven = self._layers()
+
+    async def _start_again(self, proven: dict[str, Any]) -> None:
+        await self._start_base()
+        found = self._layers()
+        if found != proven:
+            await self._stop_base()
+            msg = f"the new base zygote stands behind {found}, the one that was tested {proven}"
+            raise ZygoteLostError(msg)
+
+    def _layers(self) -> dict[str, Any]:
+        """Return what the base zygote says that the level depends on."""
+        kinds = sorted(private_namespaces(self.facts))
+        return {name: self.facts[name] for name in ("landlock_abi", "seccomp", "uid")} | {
+            "private": kinds
+        }
 
     async def _start_base(self) -> None:
         await self._stop_base()
@@ -402,6 +424,19 @@ class Environment:
     def scratch_fd(self, slot: int) -> int:
         """Return the descriptor of the scratch directory of ``slot``."""
         return self._scratch[slot]
+
+
+def private_namespaces(facts: dict[str, Any]) -> set[str]:
+    """Return the kinds of namespaces that are not ours, from what a base zygote says of its own."""
+    found = set()
+    for name, inode in facts["namespaces"].items():
+        try:
+            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
+        except OSError:
+            continue
+        if ours != inode:
+            found.add(name)
+    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from graders.errors import UpstreamError
 from service.sandbox.canaries import FILES, NETWORK, PROCESSES, STAT, Targets, canaries
 from service.sandbox.config import LEVELS, IsolationReport, Level, SandboxConfig
+from service.sandbox.environment import private_namespaces
 from service.sandbox.guest.landlock import ABI_SCOPES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
         notes += environment.notes
         selftest = {name: selftest.get(name, True) and held for name, held in stopped.items()}
     facts = sandbox.environments[0].facts
-    private = _private_namespaces(sandbox.environments[0])
+    private = private_namespaces(sandbox.environments[0].facts)
     return IsolationReport(
         level=max(levels, key=LEVELS.index),
         minimum_level=config.minimum_level,
@@ -74,18 +74,6 @@ async def _attack(
     return stopped
 
 
-def _private_namespaces(environment: Environment) -> set[str]:
-    found = set()
-    for name, inode in environment.facts["namespaces"].items():
-        try:
-            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
-        except OSError:
-            continue
-        if ours != inode:
-            found.add(name)
-    return found
-
-
 def _level(stopped: dict[str, bool], environment: Environment) -> Level:
     def held(names: dict[str, str]) -> bool:
         return all(stopped.get(name, True) for name in names)
@@ -94,7 +82,7 @@ def _level(stopped: dict[str, bool], environment: Environment) -> Level:
         return "process"
     if not held(FILES):
         return "seccomp"
-    if held(STAT) and _private_namespaces(environment).issuperset(_OWN_NAMESPACES):
+    if held(STAT) and private_namespaces(environment.facts).issuperset(_OWN_NAMESPACES):
         return "namespaces"
     return "lsm"
 

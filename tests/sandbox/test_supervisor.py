@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
@@ -196,6 +197,41 @@ async def test_a_killed_zygote_costs_at_most_one_retry(started: Start, which: in
     assert [result.value for result in results] == [0.5, 0.5]
     assert (await sandbox.run(call(HALF))).value == 0.5
     assert sandbox.stats().zygote_restarts >= 1
+
+
+async def _lose_the_base(sandbox: SubprocessSandbox) -> None:
+    (environment,) = sandbox.environments
+    os.kill((await _settled(sandbox))[0], signal.SIGKILL)
+    await until(lambda: environment._base is None or environment._base.closed)
+
+
+async def test_a_zygote_that_cannot_be_replaced_by_its_equal_is_not_replaced_by_less(
+    started: Start,
+) -> None:
+    sandbox = await started()
+    (environment,) = sandbox.environments
+    level, private = sandbox.report().level, environment.in_namespaces
+    interpreter, environment._interpreter = environment._interpreter, "/bin/false"
+    await _lose_the_base(sandbox)
+    with pytest.raises(SandboxUnavailableError):
+        await sandbox.run(call(HALF))
+    environment._interpreter = interpreter
+    again = await sandbox.run(call(HALF))
+    assert (again.value, again.diagnostics["isolation"]) == (0.5, level)
+    assert environment.in_namespaces == private
+    assert environment.notes == []
+
+
+async def test_a_new_zygote_behind_other_layers_runs_nothing(started: Start) -> None:
+    sandbox = await started()
+    (environment,) = sandbox.environments
+    config = environment._config
+    environment._config = msgspec.structs.replace(config, disabled_layers=frozenset({"landlock"}))
+    await _lose_the_base(sandbox)
+    with pytest.raises(SandboxUnavailableError, match=r"behind .*'landlock_abi': 0"):
+        await sandbox.run(call(HALF))
+    environment._config = config
+    assert (await sandbox.run(call(HALF))).value == 0.5
 
 
 async def test_a_killed_leaf_is_the_end_of_its_own_call_only(started: Start) -> None:
