@@ -28,6 +28,8 @@ P = ParamSpec("P")
 
 _SLOW_NICE = 15
 _DISK_CHECK_S = 0.2
+_MAX_ASTRAY = 10  # measurements in a row that the grader has led astray
+_MEASURED_AT_ONCE = 4
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z0-9_]+)")
 
 
@@ -49,6 +51,7 @@ class SubprocessSandbox:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._live: set[Call] = set()
         self._closed = False
+        self._measuring = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self._environments = {
             tag: Environment(
                 tag, interpreter, config, slots=width + config.slow_slots, on_kill=self._count_kill
@@ -273,24 +276,24 @@ class SubprocessSandbox:
         call.gone.add_done_callback(stop)
 
     async def _watch_disk(self, environment: Environment, call: Call, slot: int) -> None:
-        limit = self._config.disk_bytes
+        limit, files = self._config.disk_bytes, self._config.disk_files
+        astray = 0
         while not call.gone.done():
             try:
-                used = await asyncio.to_thread(
-                    scratch.usage_bytes,
-                    environment.scratch_fd(slot),
-                    limit,
-                    self._config.disk_files,
-                )
+                async with self._measuring:
+                    used, whole = await asyncio.to_thread(
+                        scratch.usage, environment.scratch_fd(slot), limit, files
+                    )
             except (OSError, IndexError):
                 return
-            if used > limit:
+            astray = 0 if whole else astray + 1
+            if used > limit or astray > _MAX_ASTRAY:
                 call.stop(
-                    "disk",
-                    "output",
-                    f"used more than {limit} bytes or {self._config.disk_files} files of scratch",
+                    "disk", "output", f"used more than {limit} bytes or {files} files of scratch"
                 )
-            await asyncio.wait({call.gone}, timeout=_DISK_CHECK_S)
+            # What does not let itself be measured is not given the time to grow.
+            pause_s = _DISK_CHECK_S if whole else _DISK_CHECK_S / _MAX_ASTRAY
+            await asyncio.wait({call.gone}, timeout=pause_s)
 
     def _spawn(
         self,

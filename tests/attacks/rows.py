@@ -201,6 +201,14 @@ FILES = (
            without_mounts=("value 0.25",)),
     _blocked("F13", "os.open, '/proc/self/root' + item['private'], 0", "os.listdir, '/proc/1/root/home'",
              "os.open, '/proc/self/cwd/../../../../../../../' + item['private'], 0"),
+    # Directories without rights, now and then links to a file that the service may change: what gives itself
+    # rights to the one must not do so to the other.
+    Attack(id="F15", source=_G + "import time\n    names = range(600)\n    for n in names:\n        os.mkdir(f'd{n}', 0)\n"
+           "        os.symlink(item['public'], f's{n}')\n    pairs = [(f'd{n}'.encode(), f's{n}'.encode()) for n in names]\n"
+           "    before, end = os.stat(item['public']).st_mode if os.path.exists(item['public']) else 0, time.time() + 2\n"
+           "    while time.time() < end:\n        for d, s in pairs * 20:\n            libc.renameat2(-100, d, -100, s, 2)\n"
+           "        for d, _ in pairs:\n            os.rmdir(d)\n            os.mkdir(d, 0)\n"
+           "        if before and os.stat(item['public']).st_mode != before:\n            return 0.0\n    return 1.0\n"),
     _blocked("F14", "os.mknod, 'device', 0o20666, os.makedev(1, 1)", "os.mkfifo, 'pipe'"),
 )  # fmt: skip
 
@@ -327,9 +335,22 @@ DISK = (
            expect=("exception",)),
     Attack(id="D02", source=_G + "for n in range(10 ** 6):\n        with open(f'f{n}', 'wb') as file:\n            file.write(b'x' * (1 << 20))\n",
            expect=("exception",), without_mounts=("output",)),
-    # Where the watchdog does not see, because the name is gone: a file's size and how many are open are limited.
-    Attack(id="D02b", source=_G + "kept = []\n    try:\n        while True:\n            kept.append(open('f', 'wb'))\n            os.unlink('f')\n"
-           "    except OSError as error:\n        return float(error.errno == errno.EMFILE and len(kept) < 64)\n"),
+    # Decoys that move all the time, so that who counts loses the way.
+    Attack(id="D02e", source="import threading, time\n" + _G + "moves = []\n    for n in range(6):\n"
+           "        os.makedirs(f'q{n}/x/c')\n        os.makedirs(f'q{n}/y')\n        moves.append((f'q{n}/x/c', f'q{n}/y/c'))\n"
+           "        for k in range(500):\n            open(f'q{n}/x/c/{k}', 'w').close()\n    os.mkdir('data')\n"
+           "    def flip():\n        while True:\n            for a, b in moves:\n                os.rename(a, b)\n"
+           "            for a, b in moves:\n                os.rename(b, a)\n    threading.Thread(target=flip, daemon=True).start()\n"
+           "    for n in range(60):\n        with open(f'data/{n}', 'wb') as file:\n            file.write(bytes(1 << 20))\n    time.sleep(60)\n",
+           expect=("exception",), without_mounts=("output",)),
+    # The same with all of the way to what is counted.
+    Attack(id="D02f", source="import threading, time\n" + _G + "fds = [os.open('.', os.O_RDONLY)]\n    for _ in range(14):\n"
+           "        os.mkdir('a', dir_fd=fds[-1])\n        fds.append(os.open('a', os.O_RDONLY, dir_fd=fds[-1]))\n"
+           "    def flip():\n        while True:\n            for a, b in ('ab', 'ba'):\n                for fd in fds[:-1]:\n"
+           "                    os.rename(a, b, src_dir_fd=fd, dst_dir_fd=fd)\n    threading.Thread(target=flip, daemon=True).start()\n"
+           "    for n in range(60):\n        fd = os.open(f'{n}', os.O_CREAT | os.O_WRONLY, dir_fd=fds[-1])\n"
+           "        os.write(fd, bytes(1 << 20))\n        os.close(fd)\n    time.sleep(60)\n",
+           expect=("exception",), without_mounts=("output",)),
     # Residual without a tmpfs of our own: inodes, until the watchdog comes round.
     Attack(id="D03", source=_G + "n = 0\n    while True:\n        open(f'f{n}', 'w').close()\n        n += 1\n",
            expect=("exception",), without_mounts=("output",)),
