@@ -32,6 +32,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_source_bytes: Longest source.
         max_output_bytes: Kept of each of stdout and stderr.
         max_processes: Processes of one call under ``processes``.
+        max_threads: Threads of one call, all its processes together.
         slots: Calls that run at once; 0 for one a CPU.
         slow_slots: Further calls that may run while that many others have been running for
             `slow_after_s`.
@@ -63,6 +64,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_source_bytes: int = 256 * 1024
     max_output_bytes: int = 64 * 1024
     max_processes: int = 32
+    max_threads: int = 256
     slots: int = 0
     slow_slots: int = 32
     give_way_after_s: float = 0.1

@@ -228,6 +228,7 @@ class Environment:
             "cores": config.cores,
             "max_output_bytes": config.max_output_bytes,
             "max_processes": config.max_processes,
+            "max_threads": config.max_threads,
             "slots": self._slots + 1,
             "uid": config.uid,
             "gid": config.gid,

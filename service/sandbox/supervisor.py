@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _SLOW_NICE = 15
+_RETRY_AFTER_S = 0.1
 _DISK_CHECK_S = 0.2
 _MAX_ASTRAY = 10  # measurements in a row that the grader has led astray
 _MEASURED_AT_ONCE = 4
@@ -170,7 +171,8 @@ class SubprocessSandbox:
         try:
             return await self._run_in_slot(environment, source, payload, slot, timeout_s)
         except ZygoteLostError:
-            pass
+            # Nothing could be forked, perhaps: who takes every thread there is, is found soon.
+            await asyncio.sleep(_RETRY_AFTER_S)
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
         slot = await self._slots.acquire()
         return await self._run_in_slot(environment, source, payload, slot, timeout_s)
@@ -287,7 +289,7 @@ class SubprocessSandbox:
             except (OSError, IndexError):
                 return
             astray = 0 if whole else astray + 1
-            if used > limit or astray > _MAX_ASTRAY:
+            if used + call.held_bytes > limit or astray > _MAX_ASTRAY:
                 call.stop(
                     "disk", "output", f"used more than {limit} bytes or {files} files of scratch"
                 )

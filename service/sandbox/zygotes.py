@@ -14,7 +14,9 @@ from service.sandbox.guest.zygote import (
     CALL,
     COMPILE,
     ENDED,
+    EXCEEDED,
     FAILED,
+    HOLDS,
     MAX_MESSAGE,
     NICE,
     READY,
@@ -198,6 +200,10 @@ class TierLink(Link):
                 ended.ended(numbers[0], numbers[1])
         elif operation == STARTED and fds and call_id in self.calls:
             self.calls[call_id].started(fds[0])
+        elif operation == HOLDS and call_id in self.calls:
+            self.calls[call_id].held_bytes = numbers[1]
+        elif operation == EXCEEDED and call_id in self.calls:
+            self.calls[call_id].exceeded(rest.decode(), numbers[1])
         elif operation == FAILED:
             why = rest.decode(errors="replace")
             # A leaf that was never forked will not be reported as ended.

@@ -270,13 +270,17 @@ SIGNALS = (
 CHILDREN = (
     Attack(id="X01", source=_G + "for _ in range(400):\n        if refused(os.fork):\n            return 1.0\n"
            "    import time\n    time.sleep(60)\n    return 0.0\n",
-           processes=("no_result",)),
+           processes=("output",)),
     Attack(id="X02", source=_G + "try:\n        if os.fork() == 0:\n            import time\n            time.sleep(60)\n"
            "    except OSError:\n        return 1.0\n    return 0.5\n", processes=("value 0.5",)),
     Attack(id="X03", source="import threading, time\n" + _G + "try:\n        for n in range(5000):\n"
            "            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
            "    except (RuntimeError, MemoryError):\n        return float(n < 2500)\n    return 0.0\n",
            processes=("value 1.0",)),
+    # Small stacks, which the memory limit hardly counts.
+    Attack(id="X03b", source="import threading, time\n" + _G + "threading.stack_size(32768)\n    wait = threading.Event().wait\n    for n in range(3000):\n"
+           "        threading.Thread(target=wait, daemon=True).start()\n    time.sleep(60)\n    return 0.0\n", expect=("output",),
+           processes=("output", "exception")),
     Attack(id="X04", source="import subprocess\n" + _G + "all_refused((os.posix_spawn, '/bin/true', ['true'], {}), (subprocess.run, ['/bin/true']))\n"
            "    return all_refused((os.execv, '/bin/sh', ['sh'])) if os.system('true') else 0.0\n",
            processes=("exception",)),
@@ -335,6 +339,16 @@ DISK = (
            expect=("exception",)),
     Attack(id="D02", source=_G + "for n in range(10 ** 6):\n        with open(f'f{n}', 'wb') as file:\n            file.write(b'x' * (1 << 20))\n",
            expect=("exception",), without_mounts=("output",)),
+    # Names that are gone, and the file with them: open, mapped only, and open in a thread's own table.
+    Attack(id="D02b", source=_G + "kept = []\n    while True:\n        kept.append(open('f', 'wb', buffering=0))\n        os.unlink('f')\n"
+           "        for _ in range(8):\n            kept[-1].write(bytes(1 << 20))\n            __import__('time').sleep(0.01)\n",
+           expect=("exception",), without_mounts=("output",)),
+    Attack(id="D02c", source="import time\n" + _G + "libc.mmap.restype = ctypes.c_void_p\n    for n in range(50):\n"
+           "        fd = os.open('f', os.O_RDWR | os.O_CREAT)\n        for _ in range(8):\n            os.write(fd, bytes(1 << 20))\n"
+           "        libc.mmap(None, 4096, 1, 1, fd, 0)\n        os.close(fd)\n        os.unlink('f')\n        time.sleep(0.05)\n    return 0.0\n",
+           expect=("exception",), without_mounts=("output",)),
+    _blocked("D02d", "syscall, item['nr']['close_range'], 60, 63, 2", "syscall, item['nr']['clone'], 0x10900, 0, 0, 0, 0",
+             "syscall, item['nr']['unshare'], 0x400"),
     # Decoys that move all the time, so that who counts loses the way.
     Attack(id="D02e", source="import threading, time\n" + _G + "moves = []\n    for n in range(6):\n"
            "        os.makedirs(f'q{n}/x/c')\n        os.makedirs(f'q{n}/y')\n        moves.append((f'q{n}/x/c', f'q{n}/y/c'))\n"
@@ -480,7 +494,7 @@ LOADING = (
     Attack(id="L04", source="import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + _G + "return 1.0\n"),
     Attack(id="L05", source="import os, json\nos.fork = os._exit = json.loads = None\n" + _G + "return 1.0\n"),
     Attack(id="L06", source="while not refused(os.fork):\n    pass\n" + _G + "return 1.0\n",
-           processes=("no_result",)),
+           processes=("output",)),
     Attack(id="L07", source="x = bytearray(3 << 30)\n" + _G + "return 0.0\n", expect=("memory",)),
     # Descriptors above the result pipe were the zygote's; 4 was its control socket.
     Attack(id="L08", source=_G + "for fd in range(4, 64):\n        try:\n            os.write(fd, b'junk' * 20)\n            return 0.0\n"

@@ -347,6 +347,95 @@ async def test_a_large_payload_arrives_whole(started: Start) -> None:
     assert result.value == 20_000_000
 
 
+OTHER = """
+import os
+def attempts(pid):
+    for name in ('environ', 'mem', 'maps', 'smaps_rollup', 'cmdline', 'fd/0', 'fd/1', 'cwd/file'):
+        yield lambda: open(f'/proc/{pid}/{name}', 'rb')
+    for name in ('fd', 'cwd', 'root', 'task', 'map_files'):
+        yield lambda: os.listdir(f'/proc/{pid}/{name}')
+    for name in ('fd/0', 'cwd', 'exe'):
+        yield lambda: os.readlink(f'/proc/{pid}/{name}')
+    yield lambda: os.kill(pid, 0)
+def grade(sample, item):
+    through = []
+    for n, attempt in enumerate(attempts(item['pid'])):
+        try:
+            attempt()
+        except PermissionError:
+            continue
+        through.append(n)
+    assert not through, through
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize("profile", ["strict", "processes"])
+async def test_a_grader_sees_nothing_of_another_that_its_zygote_can_look_at(
+    started: Start, profile: str
+) -> None:
+    sandbox = await started(profile=profile, disabled_layers=frozenset({"namespaces"}), slots=2)
+    assert (await sandbox.run(call(SLEEP, item={"s": 0}))).value == 0.5
+    zygotes = await _settled(sandbox)
+    other = asyncio.create_task(sandbox.run(call(SLEEP, item={"s": 30})))
+    pid = await _new_process(zygotes)
+    await until(lambda: _niceness(pid) == 15)  # by then it has locked itself down
+    result = await sandbox.run(call(OTHER, item={"pid": pid}))
+    assert (result.value, result.details) == (1.0, "")
+    other.cancel()
+    await asyncio.gather(other, return_exceptions=True)
+
+
+CHILDREN_WITH_MEMORY = """
+import os, time
+def grade(sample, item):
+    kept = bytearray(os.urandom(1 << 20) * item['shared'])
+    for _ in range(20):
+        if os.fork() == 0:
+            own = os.urandom(1 << 20) * item['own']
+            time.sleep(10)
+            os._exit(0)
+    time.sleep(0.4)
+    return 0.5
+"""
+
+
+async def test_a_family_shares_one_memory_limit_and_what_it_shares_counts_once(
+    started: Start,
+) -> None:
+    sandbox = await started(profile="processes", memory_bytes=512 << 20)
+    item = {"shared": 64, "own": 1}
+    assert (await sandbox.run(call(CHILDREN_WITH_MEMORY, item=item))).value == 0.5
+    item = {"shared": 1, "own": 64}
+    result = await sandbox.run(call(CHILDREN_WITH_MEMORY, item=item))
+    assert result.outcome == "memory"
+    assert result.details == f"used more than {512 << 20} bytes of memory"
+    assert sandbox.stats().kills == {"memory": 1}
+
+
+async def test_too_many_processes_are_named_and_counted(started: Start) -> None:
+    sandbox = await started(profile="processes", max_processes=8)
+    result = await sandbox.run(call(CHILDREN_WITH_MEMORY, item={"shared": 0, "own": 0}))
+    assert (result.outcome, result.details) == ("output", "used more than 8 processes")
+    assert sandbox.stats().kills == {"processes": 1}
+
+
+async def test_many_threads_do_not_keep_others_from_being_forked(started: Start) -> None:
+    sandbox = await started(slots=2)
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    source = (
+        "import threading\ndef grade(s, i):\n    threading.stack_size(32768)\n"
+        "    wait = threading.Event().wait\n    for _ in range(10 ** 6):\n"
+        "        threading.Thread(target=wait, daemon=True).start()\n"
+    )
+    bomb = asyncio.create_task(sandbox.run(call(source)))
+    others = [await sandbox.run(call(HALF)) for _ in range(20)]
+    assert [result.value for result in others] == [0.5] * 20
+    result = await bomb
+    assert (result.outcome, result.details) == ("output", "used more than 256 threads")
+    assert sandbox.stats().kills == {"threads": 1}
+
+
 async def test_below_the_minimum_it_refuses_and_names_the_layer() -> None:
     with pytest.raises(IsolationTooWeakError, match="Landlock is not in use") as refused:
         await start_sandbox(config(disabled_layers=frozenset({"namespaces", "landlock"})))

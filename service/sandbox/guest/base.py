@@ -189,6 +189,9 @@ def _prepare(
         scratch=scratch,
         ruleset=ruleset,
         programs=programs,
+        # In namespaces only families need to be looked at, and without Landlock leaves would see
+        # each other.
+        dumpable=bool(version) and (profile == "processes" or not settings["namespaces"]),
     )
     inodes = {
         name: os.stat(f"/proc/self/ns/{name}").st_ino

@@ -88,7 +88,7 @@ class Limits:
         wanted = {
             resource.RLIMIT_AS: base_bytes + self.memory_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,
-            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_CORE: 1,  # 0 would still let a dump through to a pipe
             resource.RLIMIT_MEMLOCK: 0,
             resource.RLIMIT_MSGQUEUE: 0,
             resource.RLIMIT_STACK: _STACK_BYTES,
@@ -161,8 +161,17 @@ class Lockdown:
         scratch: str,
         ruleset: Ruleset | None,
         programs: tuple[bytes, bytes] | None,
+        dumpable: bool,
     ) -> None:
-        """Prepare; None leaves a layer out (which the self-test then finds and reports)."""
+        """Prepare; None leaves a layer out (which the self-test then finds and reports).
+
+        Args:
+            limits: Resource limits.
+            scratch: Path pattern.
+            ruleset: Of Landlock.
+            programs: Filters of zygote and leaf.
+            dumpable: Whether the zygote may look at what its leaves have open.
+        """
         self.scratch = scratch
         self._limits = limits
         self._ruleset = ruleset
@@ -174,6 +183,7 @@ class Lockdown:
             else ()
         )
         self._prctl = syscalls.number("prctl")
+        self._dumpable = dumpable
         self._scratch: dict[int, tuple[str, int]] = {}
         self._slot = -1
 
@@ -236,6 +246,8 @@ class Lockdown:
             step = "landlock"
             if self._ruleset is not None:
                 self._ruleset.enforce(self._scratch[slot][1])
+            if self._dumpable:
+                syscalls.checked(syscalls.fast(self._prctl, syscalls.PR_SET_DUMPABLE, 1, 0, 0))
             step = "descriptors"
             os.dup2(result_fd, _RESULT_FD, inheritable=False)
             os.closerange(CONTROL_FD + 1, _HIGHEST_FD)
