@@ -393,9 +393,9 @@ def grade(sample, item):
     for _ in range(20):
         if os.fork() == 0:
             own = os.urandom(1 << 20) * item['own']
-            time.sleep(10)
+            time.sleep(60)
             os._exit(0)
-    time.sleep(0.4)
+    time.sleep(item['s'])
     return 0.5
 """
 
@@ -403,10 +403,10 @@ def grade(sample, item):
 async def test_a_family_shares_one_memory_limit_and_what_it_shares_counts_once(
     started: Start,
 ) -> None:
-    sandbox = await started(profile="processes", memory_bytes=512 << 20)
-    item = {"shared": 64, "own": 1}
+    sandbox = await started(profile="processes", memory_bytes=512 << 20, timeout_s=60.0)
+    item = {"shared": 64, "own": 1, "s": 0.5}
     assert (await sandbox.run(call(CHILDREN_WITH_MEMORY, item=item))).value == 0.5
-    item = {"shared": 1, "own": 64}
+    item = {"shared": 1, "own": 64, "s": 60}
     result = await sandbox.run(call(CHILDREN_WITH_MEMORY, item=item))
     assert result.outcome == "memory"
     assert result.details == f"used more than {512 << 20} bytes of memory"
@@ -415,7 +415,7 @@ async def test_a_family_shares_one_memory_limit_and_what_it_shares_counts_once(
 
 async def test_too_many_processes_are_named_and_counted(started: Start) -> None:
     sandbox = await started(profile="processes", max_processes=8)
-    result = await sandbox.run(call(CHILDREN_WITH_MEMORY, item={"shared": 0, "own": 0}))
+    result = await sandbox.run(call(CHILDREN_WITH_MEMORY, item={"shared": 0, "own": 0, "s": 60}))
     assert (result.outcome, result.details) == ("output", "used more than 8 processes")
     assert sandbox.stats().kills == {"processes": 1}
 

@@ -151,7 +151,8 @@ def test_a_measurement_that_does_not_find_its_way_back_says_so_and_goes_on(
     (tmp_path / "directory" / "data" / "file").write_bytes(b"x" * 200_000)
 
     def move_the_lowest(current: int, inside: list[str]) -> None:
-        if not inside and Path(f"/proc/self/fd/{current}").readlink().parent.name == "directory":
+        here = Path(f"/proc/self/fd/{current}").readlink()
+        if not inside and here.name == here.parent.name == "directory":
             above = os.open("..", os.O_RDONLY, dir_fd=current)
             os.rename("directory", tmp_path / "directory" / "x", src_dir_fd=above)
             os.close(above)
