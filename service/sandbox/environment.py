@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.sandbox import scratch
-from service.sandbox.calls import Call, Finished, cpu_seconds, sealed
+from service.sandbox.calls import Call, cpu_seconds, sealed
 from service.sandbox.guest import boot_code
 from service.sandbox.guest.warmups import PACKAGES
 from service.sandbox.problems import ZygoteLostError
+from service.sandbox.programs import Programs
 from service.sandbox.zygotes import BaseLink, TierLink, bits_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from service.sandbox.calls import Reason
     from service.sandbox.config import SandboxConfig
+    from service.sandbox.programs import Program
 
 # One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree
 # on set order.
@@ -42,32 +43,8 @@ ENVIRONMENT = {
 
 _BASE_READY_S = 30.0
 _TIER_READY_S = 120.0
-_COMPILE_S = 20.0
 _NOTICE_S = 0.02
-_MAX_PROGRAMS = 128
-_MAX_PROGRAM_BYTES = 16 << 20
 _LANDLOCK_ABI = 7
-
-
-class Program:
-    """A compiled source, or why it does not compile.
-
-    Attributes:
-        failure: What to answer instead of running it.
-        bits: Package set of the tier that should run it.
-        fd: Memfd with the code object and the source; -1 with ``failure``.
-    """
-
-    def __init__(self, failure: Finished | None, bits: int, code: bytes) -> None:
-        """Keep the outcome; ``code`` goes into a memfd that lives as long as this object."""
-        self.failure = failure
-        self.bits = bits
-        self.fd = -1 if failure else sealed(code)
-
-    def __del__(self) -> None:
-        """Close the memfd: calls that still run have their own copy of the descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class Environment:
@@ -100,10 +77,11 @@ class Environment:
         self._base: BaseLink | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._tiers: OrderedDict[int, TierLink] = OrderedDict()
-        self._programs: OrderedDict[bytes, Program] = OrderedDict()
-        self._compiling: dict[bytes, asyncio.Task[Program]] = {}
         self._starting = asyncio.Lock()
         self._ids = count(1)
+        self._programs = Programs(
+            config, slot=slots, tier=lambda: self.tier(0), ids=self._ids, on_kill=on_kill
+        )
         self._directory = ""
         self._scratch: list[int] = []
         self._namespaces = "namespaces" not in config.disabled_layers
@@ -268,10 +246,8 @@ class Environment:
     async def close(self) -> None:
         """End every process and remove every file."""
         self._closed = True
-        for task in list(self._compiling.values()):
-            task.cancel()
+        self._programs.close()
         await self._stop_base()
-        self._programs.clear()
 
     async def tier(self, bits: int) -> TierLink:
         """Return the tier for ``bits``, ready to fork.
@@ -310,9 +286,12 @@ class Environment:
         return found
 
     async def _wait_ready(self, tier: TierLink) -> None:
+        tier.awaited += 1
         try:
             async with asyncio.timeout(_TIER_READY_S):
                 facts, _ = await asyncio.shield(tier.ready)
+            tier.memory_bytes = int(facts["rss_bytes"])
+            self._evict()
         except TimeoutError as error:
             tier.close()
             msg = (
@@ -322,66 +301,24 @@ class Environment:
         except ZygoteLostError:
             tier.close()
             raise
-        tier.memory_bytes = int(facts["rss_bytes"])
-        self._evict()
+        finally:
+            tier.awaited -= 1
 
     def _evict(self) -> None:
         for bits, tier in list(self._tiers.items()):
             if len(self._tiers) <= self._config.max_tiers:
                 return
-            if not tier.calls and tier.ready.done():
+            if not tier.calls and not tier.awaited and tier.ready.done():
                 tier.close()
                 del self._tiers[bits]
 
     async def program(self, source: bytes) -> Program:
-        """Return ``source`` compiled, from the cache when it has been seen before.
+        """Return ``source`` compiled.
 
         Raises:
             ZygoteLostError: It could not be compiled for a reason of the sandbox's own.
         """
-        key = hashlib.sha256(source).digest()
-        known = self._programs.get(key)
-        if known is not None:
-            self._programs.move_to_end(key)
-            return known
-        task = self._compiling.get(key)
-        if task is None:
-            task = self._compiling[key] = asyncio.get_running_loop().create_task(
-                self._compile(key, source)
-            )
-            task.add_done_callback(lambda _: self._compiling.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def _compile(self, key: bytes, source: bytes) -> Program:
-        tier = await self.tier(0)
-        call = Call(
-            next(self._ids),
-            timeout_s=min(_COMPILE_S, self._config.timeout_s),
-            memory_bytes=self._config.memory_bytes,
-            max_frame_bytes=_MAX_PROGRAM_BYTES,
-            on_kill=self._on_kill,
-        )
-        fd = sealed(source)
-        try:
-            tier.begin(
-                call, slot=self._slots, cpu_s=cpu_seconds(_COMPILE_S, 1), seed=None, fds=(fd,)
-            )
-        finally:
-            os.close(fd)
-        try:
-            finished = await call.result
-        finally:
-            call.kill("cancelled")
-        if finished.outcome == "value":
-            names = frozenset(finished.details.split(","))
-            program = Program(None, self.bits(names), finished.stdout)
-        else:
-            program = Program(finished, 0, b"")
-        if finished.outcome in ("value", "exception"):  # the others may be chance
-            self._programs[key] = program
-            if len(self._programs) > _MAX_PROGRAMS:
-                self._programs.popitem(last=False)
-        return program
+        return await self._programs.get(source)
 
     def begin(  # noqa: PLR0913
         self,

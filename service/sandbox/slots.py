@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import TYPE_CHECKING
 
 from graders.errors import OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _FIRST_GUESS_S = 0.05
 _SMOOTHING = 0.1
@@ -106,3 +110,40 @@ class Slots:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(self._take())
+
+
+class Turn:
+    """One call's time in a slot, from its start: after a while it gives way to the others."""
+
+    def __init__(
+        self, slots: Slots, slot: int, *, give_way_after_s: float, slow_after_s: float
+    ) -> None:
+        """Start the clock."""
+        self._slots = slots
+        self._slot = slot
+        self._give_way_after_s = give_way_after_s
+        self._left_s = slow_after_s - give_way_after_s
+        self._renice: Callable[[], None] | None = None
+        self._late = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(give_way_after_s, self._give_way)
+        self._second: asyncio.TimerHandle | None = None
+
+    def begin(self, renice: Callable[[], None]) -> None:
+        """Note that what had to come first is done; ``renice`` lowers the call's priority."""
+        self._renice = renice
+        if self._late:
+            self._second = self._loop.call_later(self._give_way_after_s, renice)
+
+    def _give_way(self) -> None:
+        self._late = True
+        if self._renice is not None:
+            self._renice()
+        if not self._slots.let_others_pass(self._slot):
+            self._timer = self._loop.call_later(self._left_s, self._slots.mark_slow, self._slot)
+
+    def end(self) -> None:
+        """Stop the clock: the slot is somebody else's now."""
+        self._timer.cancel()
+        if self._second is not None:
+            self._second.cancel()

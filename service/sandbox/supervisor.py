@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import re
@@ -16,17 +17,15 @@ from service.sandbox import scratch
 from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats, TierStats
 from service.sandbox.environment import Environment, known_packages
 from service.sandbox.problems import ZygoteLostError
-from service.sandbox.slots import Slots
+from service.sandbox.slots import Slots, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from service.sandbox.calls import Call, Finished, Reason
-    from service.sandbox.zygotes import TierLink
 
 P = ParamSpec("P")
 
-_SLOW_NICE = 15
 _RETRY_AFTER_S = 0.1
 _DISK_CHECK_S = 0.2
 _MAX_ASTRAY = 10  # measurements in a row that the grader has led astray
@@ -190,25 +189,34 @@ class SubprocessSandbox:
     ) -> SandboxResult:
         call: Call | None = None
         started = time.monotonic()
+        turn = Turn(
+            self._slots,
+            slot,
+            give_way_after_s=self._config.give_way_after_s,
+            slow_after_s=self._config.slow_after_s,
+        )
         try:
             program = await environment.program(source)
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
-            tier = await environment.tier(program.bits)
+            tier = await environment.tier(environment.bits(program.names))
             seed = seed_of(self._config, source, payload)
             started = time.monotonic()
             call = environment.begin(
                 tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
             )
             self._live.add(call)
-            self._watch(environment, tier, call, slot)
+            turn.begin(functools.partial(tier.give_way, call))
+            self._watch(environment, call, slot)
             finished = await call.result
             return self._result(environment, finished, time.monotonic() - started)
         finally:
             if call is None:
+                turn.end()
                 self._slots.release(slot, held_s=None)
             else:
                 call.kill("cancelled")
+                call.gone.add_done_callback(lambda _: turn.end())
                 self._give_back(environment, call, slot, started)
 
     def _result(
@@ -254,28 +262,13 @@ class SubprocessSandbox:
         finally:
             self._slots.release(slot, held_s=held_s)
 
-    def _watch(self, environment: Environment, tier: TierLink, call: Call, slot: int) -> None:
-        loop = asyncio.get_running_loop()
-
-        def give_way() -> None:
-            tier.renice(call, _SLOW_NICE)
-            if not self._slots.let_others_pass(slot):
-                left_s = self._config.slow_after_s - self._config.give_way_after_s
-                timers.append(loop.call_later(left_s, self._slots.mark_slow, slot))
-
-        timers = [loop.call_later(self._config.give_way_after_s, give_way)]
-        if not environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
-            timers.append(
-                loop.call_later(
-                    _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
-                )
-            )
-
-        def stop(_: asyncio.Future[None]) -> None:
-            for timer in timers:
-                timer.cancel()
-
-        call.gone.add_done_callback(stop)
+    def _watch(self, environment: Environment, call: Call, slot: int) -> None:
+        if environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
+            return
+        timer = asyncio.get_running_loop().call_later(
+            _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+        )
+        call.gone.add_done_callback(lambda _: timer.cancel())
 
     async def _watch_disk(self, environment: Environment, call: Call, slot: int) -> None:
         limit, files = self._config.disk_bytes, self._config.disk_files

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_FDS = 250
 _USUAL_MESSAGE = 2048
+_SLOW_NICE = 15
 _STANDARD = {name.partition(".")[0] for name in STANDARD}
 _NO_SEED = b"\0" * 16
 
@@ -140,6 +141,7 @@ class TierLink(Link):
     Attributes:
         bits: Its package set.
         calls: Calls in flight, by id.
+        awaited: Calls that will begin as soon as it is ready.
         served: Calls begun so far.
         memory_bytes: Its own memory, once it is ready.
     """
@@ -149,6 +151,7 @@ class TierLink(Link):
         super().__init__(end)
         self.bits = bits
         self.calls: dict[int, Call] = {}
+        self.awaited = 0
         self.served = 0
         self.memory_bytes = 0
 
@@ -180,10 +183,10 @@ class TierLink(Link):
         finally:
             os.close(call.write_end)
 
-    def renice(self, call: Call, level: int) -> None:
+    def give_way(self, call: Call) -> None:
         """Lower the priority of the leaf of ``call``."""
         with contextlib.suppress(ZygoteLostError):
-            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())  # noqa: FBT003
+            self.send(REQUEST.pack(NICE, call.call_id, 0, _SLOW_NICE, False, _NO_SEED), ())  # noqa: FBT003
 
     def on_message(
         self,

@@ -1,6 +1,7 @@
 """Admission, retries, seeds, captured output: what the sandbox promises around a call."""
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -11,7 +12,13 @@ import pytest
 
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxRun
-from service.sandbox import IsolationTooWeakError, ProcessSandbox, SubprocessSandbox, start_sandbox
+from service.sandbox import (
+    IsolationTooWeakError,
+    ProcessSandbox,
+    SubprocessSandbox,
+    programs,
+    start_sandbox,
+)
 from tests.attacks.driver import children, descendants, expected_processes
 from tests.sandbox import image
 from tests.sandbox.conftest import call, config, until
@@ -338,6 +345,69 @@ async def test_least_recently_used_tiers_are_let_go(started: Start) -> None:
         assert (await sandbox.run(call(f"import {name}\n{HALF}"))).value == 0.5
     assert len(sandbox.stats().tiers) == 2
     assert sandbox.stats().tiers[-1].packages == ("rapidfuzz",)
+
+
+async def test_a_tier_that_calls_wait_for_is_not_let_go(started: Start) -> None:
+    if not image.is_full():
+        pytest.skip("needs the full image")
+    sandbox = await started(max_tiers=2, slots=8, timeout_s=60.0)
+    names = ("yaml", "sqlparse", "rapidfuzz", "jsonschema", "pydantic", "base64")
+    pairs = itertools.combinations(names, 2)
+    sources = [f"import {one}, {other}\n{HALF}" for one, other in pairs]
+    results = await asyncio.gather(*(sandbox.run(call(source)) for source in sources))
+    assert [result.value for result in results] == [0.5] * len(sources)
+    assert sandbox.stats().zygote_restarts == 0
+
+
+# Takes the compiler several seconds, and no module of ours can do anything about it.
+SLOW_TO_COMPILE = HALF + 'x = f"' + "{s}" * 80_000 + '"\n'
+
+
+async def test_slow_compilations_do_not_stop_the_others(started: Start) -> None:
+    sandbox = await started(slots=2, timeout_s=60.0)
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    slow = [asyncio.create_task(sandbox.run(call(SLOW_TO_COMPILE + f"#{n}"))) for n in range(6)]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(sandbox.run(call(HALF)), 2.5)
+    assert not any(task.done() for task in slow)
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_compilation_that_nobody_waits_for_is_killed(started: Start) -> None:
+    sandbox = await started(slots=1)
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    zygotes = await _settled(sandbox)
+    waiting = [asyncio.create_task(sandbox.run(call(SLOW_TO_COMPILE))) for _ in range(2)]
+    await _new_process(zygotes)
+    waiting[1].cancel()
+    await asyncio.sleep(0.2)
+    assert await _new_process(zygotes), "one still waits for it"
+    waiting[0].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await _settled(sandbox) == zygotes
+    assert sandbox.stats().kills == {"cancelled": 1}
+
+
+async def test_a_source_that_takes_too_long_to_compile_is_remembered(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_COMPILE_S", 0.3)
+    sandbox = await started()
+    for _ in range(2):
+        result = await sandbox.run(call(SLOW_TO_COMPILE))
+        assert (result.outcome, result.details) == ("timeout", "compiling timed out after 0.3 s")
+    assert sandbox.stats().kills == {"timeout": 1}
+
+
+async def test_closing_while_a_source_is_compiled_refuses_the_call() -> None:
+    sandbox = await start_sandbox(config())
+    running = asyncio.create_task(sandbox.run(call(SLOW_TO_COMPILE)))
+    await asyncio.sleep(0.2)
+    await sandbox.close()
+    with pytest.raises(SandboxUnavailableError):
+        await running
 
 
 async def test_a_large_payload_arrives_whole(started: Start) -> None:
