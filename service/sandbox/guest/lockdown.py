@@ -27,17 +27,8 @@ _FAMILY_MARGIN = 16
 _FAMILY_NICE = 10
 _HIGHEST_FD = (1 << 31) - 1  # close_range: one call, however high
 
-_CEILING_OF = (
-    resource.RLIMIT_AS,
-    resource.RLIMIT_FSIZE,
-    resource.RLIMIT_NOFILE,
-    resource.RLIMIT_CPU,
-    resource.RLIMIT_CORE,
-    resource.RLIMIT_MEMLOCK,
-    resource.RLIMIT_MSGQUEUE,
-    resource.RLIMIT_STACK,
-    resource.RLIMIT_NPROC,
-)
+# Names: this module is imported where the kernel does not have them all.
+_LIMITED = ("AS", "FSIZE", "NOFILE", "CPU", "CORE", "MEMLOCK", "MSGQUEUE", "STACK", "NPROC")
 
 
 def reserve_descriptors() -> None:
@@ -76,7 +67,8 @@ class Limits:
         self.cores = cores
         self.max_processes = max_processes
         self._uid_processes = 0
-        self._ceilings = {which: _ceiling(which) for which in _CEILING_OF}
+        limited = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITED]
+        self._ceilings = {which: _ceiling(which) for which in limited}
         self.cpus = sorted(os.sched_getaffinity(0))
 
     def inherit(self, base_bytes: int) -> None:
