@@ -5,13 +5,18 @@ bytes mean; `service.judge` does.
 """
 
 from service.stores.config import StoreConfig, parse_url
+from service.stores.documents import Appended, Contents, Document, Documents
 from service.stores.memory import MemoryStore
 from service.stores.port import NANO, Claim, Reservation, Reserved, Store, StoreStats
 from service.stores.redis import RedisStore
 
 __all__ = [
     "NANO",
+    "Appended",
     "Claim",
+    "Contents",
+    "Document",
+    "Documents",
     "MemoryStore",
     "RedisStore",
     "Reservation",
