@@ -37,9 +37,11 @@ from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
 from service.problems import handle
+from service.publishing import Publications
 from service.services import Services
 from service.settings import Settings
 from service.shutdowns import Shutdowns
+from service.stores import MemoryStore
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +78,17 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
     options = engine_options(settings)
     adapters = build_adapters(settings) if ports is None else None
     definitions = Definitions(definition_directories(settings), options, series)
+    publications = Publications(
+        (adapters.store if adapters else MemoryStore()).documents,
+        definitions,
+        options,
+        most=settings.max_published,
+        refusal=_cannot_publish(settings),
+    )
     services = Services(
         settings=settings,
         definitions=definitions,
+        publications=publications,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
         ports=adapters.ports if adapters else ports or Ports(),
         metrics=series,
@@ -88,7 +98,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             max_running=settings.max_submitted_rewards,
         ),
         checks={
-            "definitions": _definitions_check(definitions),
+            "definitions": _definitions_check(definitions, publications),
             **(adapters.checks if adapters else {}),
         },
         shutdowns=adapters.shutdowns if adapters else Shutdowns(),
@@ -130,7 +140,13 @@ def _nothing_to_see() -> None:
     """Stand in for the observer of adapters where ports were given instead."""
 
 
-def _definitions_check(definitions: Definitions) -> Check:
+def _cannot_publish(settings: Settings) -> str | None:
+    if settings.redis_url or settings.workers == 1:
+        return None
+    return "publishing where several workers serve needs GRADEKEEPER_REDIS_URL, which they share"
+
+
+def _definitions_check(definitions: Definitions, publications: Publications) -> Check:
     """Return what shows the definitions; after a refused reload the old ones still serve."""
 
     async def check() -> dict[str, Any]:
@@ -138,6 +154,7 @@ def _definitions_check(definitions: Definitions) -> Check:
             "ok": True,
             "versions": len(definitions.registry),
             "reload_failed": definitions.failure is not None,
+            **publications.state,
         }
 
     return check
@@ -169,7 +186,11 @@ async def _running(
 async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
     """Count, log and watch beside the requests."""
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_flushing(edge)), loop.create_task(_watching(services))]
+    tasks = [
+        loop.create_task(_flushing(edge)),
+        loop.create_task(_watching(services)),
+        loop.create_task(services.publications.follow()),
+    ]
     with contextlib.suppress(
         NotImplementedError, RuntimeError, ValueError
     ):  # not in the main thread

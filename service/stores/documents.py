@@ -49,12 +49,12 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         revision: Raised by every change; 0 for nothing at all.
-        latest: Name → last version.
+        digests: Name and version → digest.
         labels: Name → label → version.
     """
 
     revision: int
-    latest: Mapping[str, int]
+    digests: Mapping[tuple[str, int], str]
     labels: Mapping[str, Mapping[str, int]]
 
 
@@ -138,7 +138,8 @@ class MemoryDocuments:
     async def contents(self) -> Contents | None:
         """Return what there is."""
         labels = {name: dict(marks) for name, marks in self._labels.items()}
-        return Contents(revision=self._revision, latest=dict(self._latest), labels=labels)
+        digests = {key: document.digest for key, document in self._documents.items()}
+        return Contents(revision=self._revision, digests=digests, labels=labels)
 
     async def fetch(self, wanted: Sequence[tuple[str, int]]) -> list[Document] | None:
         """Return the documents that are there."""

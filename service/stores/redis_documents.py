@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from service.stores.batch import AWAY, Batcher
@@ -56,10 +56,10 @@ class RedisDocuments:
 
     async def contents(self) -> Contents | None:
         """Return what there is, as of one moment; None when Redis cannot say."""
-        keys = (self._latest, self._labels, self._revision)
+        keys = (self._digests, self._labels, self._revision)
         match await self._eval("contents", _CONTENTS, keys):
-            case [bytes(revision), list(latest), list(labels)]:
-                return _contents(revision, latest, labels)
+            case [bytes(revision), list(digests), list(labels)]:
+                return _contents(revision, digests, labels)
             case _:
                 return None
 
@@ -129,7 +129,7 @@ _CONTENTS: Final = """\
 return {redis.call('GET', KEYS[3]) or '0', redis.call('HGETALL', KEYS[1]), \
 redis.call('HGETALL', KEYS[2])}
 """
-"""KEYS latest, labels, revision → revision, latest, labels."""
+"""KEYS digests, labels, revision → revision, digests, labels."""
 
 _RESTORE: Final = """\
 local field = ARGV[1] .. '@' .. ARGV[2]
@@ -143,22 +143,23 @@ return 1
 """KEYS texts, digests, latest, revision; ARGV name, version, digest, text → 1 kept | 0 there."""
 
 
-def _contents(revision: bytes, latest: list[bytes], labels: list[bytes]) -> Contents | None:
+def _contents(revision: bytes, digests: list[bytes], labels: list[bytes]) -> Contents | None:
     """Return what Redis told; None for what nobody of us wrote."""
     try:
         marks: dict[str, dict[str, int]] = {}
-        for field, version in _pairs(labels):
-            name, _, label = field.partition("@")
-            marks.setdefault(name, {})[label] = version
-        return Contents(revision=int(revision), latest=dict(_pairs(latest)), labels=marks)
-    except (UnicodeDecodeError, ValueError):
+        for name, label, version in _fields(labels):
+            marks.setdefault(name, {})[label] = int(version)
+        found = {(name, int(version)): digest for name, version, digest in _fields(digests)}
+        return Contents(revision=int(revision), digests=found, labels=marks)
+    except ValueError:  # of which a wrong encoding is a kind
         return None
 
 
-def _pairs(flat: list[bytes]) -> list[tuple[str, int]]:
-    return [
-        (field.decode(), int(value)) for field, value in zip(flat[::2], flat[1::2], strict=True)
-    ]
+def _fields(flat: list[bytes]) -> Iterator[tuple[str, str, str]]:
+    """Yield what stands on both sides of the "@" of every field, and its value."""
+    for field, value in zip(flat[::2], flat[1::2], strict=True):
+        name, _, rest = field.decode().partition("@")
+        yield name, rest, value.decode()
 
 
 def _number(answer: object) -> int | None:

@@ -37,7 +37,7 @@ async def test_contents_are_of_one_moment_and_every_change_raises_the_revision(
     documents = store.documents
     empty = await documents.contents()
     assert empty is not None
-    assert (empty.revision, empty.latest, empty.labels) == (0, {}, {})
+    assert (empty.revision, empty.digests, empty.labels) == (0, {}, {})
     seen = {await documents.revision()}
     await append(store, ONE)
     seen.add(await documents.revision())
@@ -47,7 +47,7 @@ async def test_contents_are_of_one_moment_and_every_change_raises_the_revision(
     assert await documents.label("g", "next", None)
     contents = await documents.contents()
     assert contents is not None
-    assert contents.latest == {"g": 1}
+    assert contents.digests == {("g", 1): f"sha256:{ONE.hex()}"}
     assert contents.labels == {"g": {"stable": 1}}
     assert contents.revision not in seen
     assert len(seen) == 3
