@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,7 +31,7 @@ from service.edge import Edge
 from service.endpoints import health, openai_compat, rewards, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
-from service.jobs import Jobs, MemoryResults
+from service.jobs import Jobs
 from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
@@ -40,6 +39,7 @@ from service.problems import handle
 from service.services import Services
 from service.settings import Settings
 from service.shutdowns import Shutdowns
+from service.stores import MemoryStore, StoreConfig
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +83,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         ports=adapters.ports if adapters else ports or Ports(),
         metrics=series,
         keys=keys,
-        jobs=Jobs(
-            MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
-            max_running=settings.max_submitted_rewards,
-        ),
+        jobs=_jobs(settings, adapters),
         checks={
             "definitions": _definitions_check(definitions),
             **(adapters.checks if adapters else {}),
@@ -124,6 +121,20 @@ def app_from_environment() -> Edge:
     settings = Settings.from_environment()
     configure(settings.log_level)
     return create_app(settings)
+
+
+def _jobs(settings: Settings, adapters: Adapters | None) -> Jobs:
+    """Return the runner of submitted rewards.
+
+    In memory it has a store of its own, where judges' replies do not crowd out results.
+    """
+    shared = adapters is not None and bool(settings.redis_url)
+    own = MemoryStore(StoreConfig(memory_entries=4 * settings.max_submitted_rewards))
+    return Jobs(
+        adapters.store if adapters is not None and shared else own,
+        shared=shared,
+        max_running=settings.max_submitted_rewards,
+    )
 
 
 def _nothing_to_see() -> None:
