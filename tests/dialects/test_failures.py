@@ -266,6 +266,17 @@ async def test_a_fault_of_ours_says_nothing_of_the_inside(dialect: Dialect, serv
     assert (status, answer.get("reward_score")) == ((200 if dialect.name == "roll" else 500), None)
 
 
+def health_s(url: str) -> float:
+    """Return how long ``/healthz`` takes, in seconds: the shortest of a few times."""
+    taken = []
+    with httpx.Client() as client:
+        for _ in range(5):
+            began = time.perf_counter()
+            assert client.get(f"{url}/healthz").status_code == 200
+            taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name in DIALECTS if name != "roll"])
 def test_a_caller_that_goes_away_frees_its_work(name: str, graders: Path) -> None:
@@ -280,7 +291,7 @@ def test_a_caller_that_goes_away_frees_its_work(name: str, graders: Path) -> Non
             caller.sendall(head.encode() + b"\r\n" + body)
             wait_until(lambda: judge.under_way == 1)
             began = time.perf_counter()
-            assert httpx.get(f"{live.url}/healthz").status_code == 200
+            assert health_s(live.url) < 0.05
             quick = httpx.post(
                 f"{live.url}{path('exact', name)}", content=body, timeout=5
             ).status_code
