@@ -210,10 +210,17 @@ async def test_a_body_that_only_a_path_reads_to_its_end_is_400_too(
 
 
 @EVERY
-async def test_an_oversize_body_is_413(dialect: Dialect, serve: Any) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+async def test_an_oversize_body_is_413(dialect: Dialect, declared: bool, serve: Any) -> None:
+    body = b'{"x": "' + b"x" * 2000 + b'"}'
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        yield body[1000:]
+
     async with serve(max_body_bytes=1024) as api:
-        body = b'{"x": "' + b"x" * 2000 + b'"}'
-        answer = await api.post(path("exact", dialect.name), content=body)
+        content = body if declared else parts()
+        answer = await api.post(path("exact", dialect.name), content=content)
     assert answer.status_code == 413
 
 
