@@ -195,14 +195,18 @@ def _operation_id(_: Any, __: Any, path: list[Any]) -> str:  # noqa: ANN401 - Li
     "/roll",
     operation_id="pollRoll",
     summary="Poll a reward for ROLL",
-    responses={200: ResponseSpec(roll.Result, description="What is known."), **_REFUSED},
+    responses={
+        200: ResponseSpec(roll.Result, description="What is known."),
+        **_REFUSED,
+        **problems(503),
+    },
 )
 async def poll_roll(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return what is known of a submitted sample; the GET has a JSON body."""
     services: Services = request.app.state.services
     await services.publications.find(name, version)
     asked = decode(_POLL, await request.body())
-    found = await services.jobs.poll(asked.reward_request_id)
+    found = await services.jobs.poll(asked.reward_request_id, _ENDINGS)
     return LeanResponse(roll.UNKNOWN if found is None else msgspec.Raw(found))
 
 
