@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from time import monotonic
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from graders.building import Options
@@ -32,7 +31,6 @@ from service.stores import Contents, Document, Documents
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
-_FRESH_S: Final = 0.1  # a miss looks again only after this
 
 
 class PublishingUnavailableError(UpstreamError):
@@ -50,10 +48,9 @@ class Publications:
         options: How they are compiled.
         most: Versions that may be kept in all; 0 refuses publishing.
         refusal: Why this process cannot publish, if it cannot.
-        clock: Monotonic seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - collaborators are parameters
+    def __init__(
         self,
         documents: Documents,
         definitions: Definitions,
@@ -61,7 +58,6 @@ class Publications:
         *,
         most: int,
         refusal: str | None = None,
-        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Know nothing yet; `refresh` looks."""
         self._documents = documents
@@ -69,12 +65,12 @@ class Publications:
         self._options = options
         self._most = most
         self._refusal = refusal
-        self._clock = clock
         self._known: dict[tuple[str, int], Definition] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._unusable: dict[str, str] = {}
         self._revision = 0
-        self._looked = float("-inf")
+        self._looks = 0
+        self._answered = True
         self._lock = asyncio.Lock()
 
     @property
@@ -87,13 +83,15 @@ class Publications:
 
         Raises:
             UnknownGraderError, UnknownVersionError: There is none.
+            PublishingUnavailableError: There is none here, and the store does not answer.
         """
         try:
             return self._definitions.get(name, version)
         except (UnknownGraderError, UnknownVersionError):
-            if self._clock() - self._looked < _FRESH_S or self._definitions.is_from_files(name):
+            if self._refusal is not None or self._definitions.is_from_files(name):
                 raise
-        await self.refresh()
+        if not await self.refresh():
+            raise _away()
         return self._definitions.get(name, version)
 
     async def publish(self, name: str, text: bytes) -> tuple[Definition, bool]:
@@ -118,12 +116,7 @@ class Publications:
             raise ConflictError(f"{self._most} versions are published; there may be no more.")
         if appended.state == "away":
             raise _away()
-        await self.refresh()
-        try:
-            found = self._definitions.get(name, str(appended.version))
-        except (UnknownGraderError, UnknownVersionError) as error:  # it was not given back
-            raise _away() from error
-        return found, appended.state == "new"
+        return await self.find(name, str(appended.version)), appended.state == "new"
 
     async def label(self, name: str, label: str, version: int | None) -> None:
         """Point ``label`` at a version of ``name``, or take it away with None.
@@ -153,18 +146,26 @@ class Publications:
                 logger.exception("published definitions cannot be read")
             await asyncio.sleep(_LOOK_S)
 
-    async def refresh(self) -> None:
-        """Serve what is in the store; without an answer everything stays as it is."""
+    async def refresh(self) -> bool:
+        """Serve what is in the store now; return False when it does not answer.
+
+        Whoever asks while others wait shares the look that begins next.
+        """
+        asked = self._looks
         async with self._lock:
-            revision = await self._documents.revision()
-            self._looked = self._clock()
-            if revision is None or revision == self._revision:
-                return
-            contents = await self._documents.contents()
-            if contents is not None and self._known.keys() - contents.digests.keys():
-                contents = await self._restored(contents)
-            if contents is not None:
-                await self._adopt(contents)
+            if self._looks == asked:
+                self._looks += 1
+                self._answered = await self._look()
+            return self._answered
+
+    async def _look(self) -> bool:
+        revision = await self._documents.revision()
+        if revision is None or revision == self._revision:
+            return revision is not None
+        contents = await self._documents.contents()
+        if contents is not None and self._known.keys() - contents.digests.keys():
+            contents = await self._restored(contents)
+        return contents is not None and await self._adopt(contents)
 
     async def _restored(self, contents: Contents) -> Contents | None:
         """Give the store back what it lost; return what it has then."""
@@ -182,11 +183,11 @@ class Publications:
         event(logger, logging.WARNING, "published definitions restored", {"versions": len(lost)})
         return await self._documents.contents()
 
-    async def _adopt(self, contents: Contents) -> None:
+    async def _adopt(self, contents: Contents) -> bool:
         wanted = [key for key in contents.digests if key not in self._known]
         documents = await self._documents.fetch(wanted)
         if documents is None:
-            return
+            return False
         known = self._known
         self._unusable = self._changed(contents.digests)
         for document in documents:
@@ -207,6 +208,7 @@ class Publications:
         self._definitions.adopt_published(list(known.values()), self._labels)
         fields = {"versions": len(known), "unusable": self._unusable}
         event(logger, logging.INFO, "published definitions loaded", fields)
+        return True
 
     def _changed(self, digests: Mapping[tuple[str, int], str]) -> dict[str, str]:
         """Return the versions that are another document in the store; ours stay, unchanged."""

@@ -48,7 +48,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """What is published at one moment.
 
     Attributes:
-        revision: Raised by every change; 0 for nothing at all.
+        revision: Raised by every change, and never the same again; 0 for nothing at all.
         digests: Name and version → digest.
         labels: Name → label → version.
     """
@@ -81,7 +81,7 @@ class Documents(Protocol):
         ...
 
     async def revision(self) -> int | None:
-        """Return the number of changes; None when the store cannot say."""
+        """Return the revision of `Contents`; None when the store cannot say."""
         ...
 
     async def contents(self) -> Contents | None:
@@ -132,7 +132,7 @@ class MemoryDocuments:
         return True
 
     async def revision(self) -> int | None:
-        """Return the number of changes."""
+        """Return what every change raises."""
         return self._revision
 
     async def contents(self) -> Contents | None:

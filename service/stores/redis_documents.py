@@ -50,7 +50,7 @@ class RedisDocuments:
         return type(answer) is int
 
     async def revision(self) -> int | None:
-        """Return the number of changes; None when Redis cannot say."""
+        """Return what every change raises; None when Redis cannot say."""
         answer = await self._batch.step("revision", "GET", self._revision)
         return 0 if answer is None else _number(answer)
 
@@ -103,7 +103,19 @@ class RedisDocuments:
         return await self._batch.step(operation, "EVAL", script, len(keys), *keys, *arguments)
 
 
-_APPEND: Final = """\
+_CHANGED: Final = """\
+local changed = function(key)
+  if redis.call('INCR', key) == 1 then
+    local t = redis.call('TIME')
+    redis.call('SET', key, t[1] .. string.format('%06d', t[2]))
+  end
+end
+"""
+# Counts from the time, so that a store that lost everything never repeats a revision.
+
+_APPEND: Final = (
+    _CHANGED
+    + """\
 local last = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0'), tonumber(ARGV[4]))
 for i = 1, last do
   if redis.call('HGET', KEYS[2], ARGV[1] .. '@' .. i) == ARGV[2] then return {i, 0} end
@@ -113,17 +125,22 @@ local field = ARGV[1] .. '@' .. last + 1
 redis.call('HSET', KEYS[1], field, ARGV[3])
 redis.call('HSET', KEYS[2], field, ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[1], last + 1)
-redis.call('INCR', KEYS[4])
+changed(KEYS[4])
 return {last + 1, 1}
 """
+)
 """KEYS texts, digests, latest, revision; ARGV name, digest, text, above, most → version, new."""
 
-_LABEL: Final = """\
+_LABEL: Final = (
+    _CHANGED
+    + """\
 if ARGV[2] == '0' then redis.call('HDEL', KEYS[1], ARGV[1])
 else redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
-return redis.call('INCR', KEYS[2])
+changed(KEYS[2])
+return 1
 """
-"""KEYS labels, revision; ARGV name@label, version or 0 → revision."""
+)
+"""KEYS labels, revision; ARGV name@label, version or 0 → 1."""
 
 _CONTENTS: Final = """\
 return {redis.call('GET', KEYS[3]) or '0', redis.call('HGETALL', KEYS[1]), \
@@ -131,15 +148,18 @@ redis.call('HGETALL', KEYS[2])}
 """
 """KEYS digests, labels, revision → revision, digests, labels."""
 
-_RESTORE: Final = """\
+_RESTORE: Final = (
+    _CHANGED
+    + """\
 local field = ARGV[1] .. '@' .. ARGV[2]
 if redis.call('HSETNX', KEYS[1], field, ARGV[4]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], field, ARGV[3])
 local last = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
 redis.call('HSET', KEYS[3], ARGV[1], math.max(last, tonumber(ARGV[2])))
-redis.call('INCR', KEYS[4])
+changed(KEYS[4])
 return 1
 """
+)
 """KEYS texts, digests, latest, revision; ARGV name, version, digest, text → 1 kept | 0 there."""
 
 
