@@ -28,6 +28,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         disk_bytes: Scratch space of one call.
         disk_files: Files and directories of one call (where the scratch is our own tmpfs).
         cores: CPUs one call may use.
+        first_cpu: Where the CPUs of the first slot begin; should differ between workers.
         open_files: Descriptors of one call.
         max_source_bytes: Longest source.
         max_output_bytes: Kept of each of stdout and stderr.
@@ -60,6 +61,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int = 1 << 30
     disk_files: int = 20_000
     cores: int = 2
+    first_cpu: int = 0
     open_files: int = 64
     max_source_bytes: int = 256 * 1024
     max_output_bytes: int = 64 * 1024

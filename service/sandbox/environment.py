@@ -164,13 +164,22 @@ class Environment:
             finally:
                 theirs.close()
             async with asyncio.timeout(_BASE_READY_S):
-                self.facts, fds = await base.ready
+                self.facts = await base.ready
+            await self._open_scratch(base)
         except (ZygoteLostError, TimeoutError, OSError) as error:
             await self._stop_base()
             raise ZygoteLostError(str(error) or "the base zygote did not start in time") from error
         finally:
             os.close(settings)
-        self._scratch = fds or await asyncio.to_thread(self._make_scratch)
+
+    async def _open_scratch(self, base: BaseLink) -> None:
+        if self._namespaces:
+            self._scratch = base.take_scratch()
+            if len(self._scratch) != self._slots + 1:
+                msg = f"{len(self._scratch)} of {self._slots + 1} scratch directories arrived"
+                raise ZygoteLostError(msg)
+        else:
+            self._scratch = await asyncio.to_thread(self._make_scratch)
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
         code = boot_code("base", control, settings)
@@ -204,6 +213,7 @@ class Environment:
             "disk_files": config.disk_files,
             "open_files": config.open_files,
             "cores": config.cores,
+            "first_cpu": config.first_cpu,
             "max_output_bytes": config.max_output_bytes,
             "max_processes": config.max_processes,
             "max_threads": config.max_threads,
@@ -289,7 +299,7 @@ class Environment:
         tier.awaited += 1
         try:
             async with asyncio.timeout(_TIER_READY_S):
-                facts, _ = await asyncio.shield(tier.ready)
+                facts = await asyncio.shield(tier.ready)
             tier.memory_bytes = int(facts["rss_bytes"])
             self._evict()
         except TimeoutError as error:
@@ -335,15 +345,15 @@ class Environment:
         Raises:
             ZygoteLostError: The tier is gone.
         """
-        call = Call(
-            next(self._ids),
-            timeout_s=timeout_s,
-            memory_bytes=self._config.memory_bytes,
-            max_frame_bytes=2 * self._config.max_output_bytes + 8192,
-            on_kill=self._on_kill,
-        )
         fd = sealed(payload)
         try:
+            call = Call(
+                next(self._ids),
+                timeout_s=timeout_s,
+                memory_bytes=self._config.memory_bytes,
+                max_frame_bytes=2 * self._config.max_output_bytes + 8192,
+                on_kill=self._on_kill,
+            )
             cpu_s = cpu_seconds(timeout_s, self._config.cores)
             tier.begin(call, slot=slot, cpu_s=cpu_s, seed=seed, fds=(program.fd, fd))
         finally:

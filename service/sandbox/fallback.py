@@ -27,7 +27,7 @@ from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats
 from service.sandbox.environment import ENVIRONMENT
 from service.sandbox.guest import boot_code
 from service.sandbox.slots import Slots
-from service.sandbox.supervisor import encoded, seed_of, unknown_image
+from service.sandbox.supervisor import encoded, seed_of, unknown_image, with_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +113,7 @@ class ProcessSandbox:
         return SandboxResult(
             outcome=finished.outcome,
             value=finished.value if finished.outcome == "value" else None,
-            details=finished.details,
+            details=with_hint(finished.details, frozenset()),
             stdout=finished.stdout.decode(errors="replace"),
             stderr=finished.stderr.decode(errors="replace"),
             execution_time_s=time.monotonic() - started,
@@ -121,9 +121,13 @@ class ProcessSandbox:
         )
 
     async def _execute(self, interpreter: str, source: bytes, payload: bytes) -> Finished:
-        directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
-        )
+        try:
+            directory = await asyncio.to_thread(
+                tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+            )
+        except OSError as error:
+            msg = f"there is no place for a grader's files: {error}"
+            raise SandboxUnavailableError(msg, kind="no_scratch") from error
         try:
             process = await asyncio.create_subprocess_exec(
                 interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),

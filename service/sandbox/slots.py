@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from graders.errors import OverloadedError
+from graders.errors import SandboxOverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,9 @@ class Slots:
         if len(self._waiting) >= self._queue_length and self.waiting >= self._queue_length:
             retry_after_s = max(1.0, round(self._usual_s * self._queue_length / self._width, 1))
             msg = f"{self._queue_length} Python grader calls are waiting already"
-            raise OverloadedError(msg, retry_after_s=retry_after_s, kind="sandbox_queue_full")
+            raise SandboxOverloadedError(
+                msg, retry_after_s=retry_after_s, kind="sandbox_queue_full"
+            )
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:

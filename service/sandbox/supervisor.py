@@ -210,6 +210,9 @@ class SubprocessSandbox:
             self._watch(environment, call, slot)
             finished = await call.result
             return self._result(environment, finished, time.monotonic() - started)
+        except OSError as error:  # no descriptor, no memory, no place for files
+            msg = f"the sandbox has run out of something: {error}"
+            raise ZygoteLostError(msg) from error
         finally:
             if call is None:
                 turn.end()

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +18,7 @@ from service.sandbox import (
     IsolationTooWeakError,
     ProcessSandbox,
     SubprocessSandbox,
+    environment,
     programs,
     start_sandbox,
 )
@@ -103,6 +106,7 @@ async def test_a_full_queue_refuses_with_a_time_to_retry(started: Start) -> None
         await sandbox.run(call(HALF))
     assert refused.value.retry_after_s is not None
     assert refused.value.retry_after_s >= 1
+    assert refused.value.flag == "python_grader_server_error"
     assert [result.value for result in await asyncio.gather(*waiting)] == [0.5] * 3
     assert sandbox.stats().calls == {"value": 3, "overloaded": 1}
 
@@ -207,37 +211,37 @@ async def test_a_killed_zygote_costs_at_most_one_retry(started: Start, which: in
 
 
 async def _lose_the_base(sandbox: SubprocessSandbox) -> None:
-    (environment,) = sandbox.environments
+    (image_,) = sandbox.environments
     os.kill((await _settled(sandbox))[0], signal.SIGKILL)
-    await until(lambda: environment._base is None or environment._base.closed)
+    await until(lambda: image_._base is None or image_._base.closed)
 
 
 async def test_a_zygote_that_cannot_be_replaced_by_its_equal_is_not_replaced_by_less(
     started: Start,
 ) -> None:
     sandbox = await started()
-    (environment,) = sandbox.environments
-    level, private = sandbox.report().level, environment.in_namespaces
-    interpreter, environment._interpreter = environment._interpreter, "/bin/false"
+    (image_,) = sandbox.environments
+    level, private = sandbox.report().level, image_.in_namespaces
+    interpreter, image_._interpreter = image_._interpreter, "/bin/false"
     await _lose_the_base(sandbox)
     with pytest.raises(SandboxUnavailableError):
         await sandbox.run(call(HALF))
-    environment._interpreter = interpreter
+    image_._interpreter = interpreter
     again = await sandbox.run(call(HALF))
     assert (again.value, again.diagnostics["isolation"]) == (0.5, level)
-    assert environment.in_namespaces == private
-    assert environment.notes == []
+    assert image_.in_namespaces == private
+    assert image_.notes == []
 
 
 async def test_a_new_zygote_behind_other_layers_runs_nothing(started: Start) -> None:
     sandbox = await started()
-    (environment,) = sandbox.environments
-    config = environment._config
-    environment._config = msgspec.structs.replace(config, disabled_layers=frozenset({"landlock"}))
+    (image_,) = sandbox.environments
+    config = image_._config
+    image_._config = msgspec.structs.replace(config, disabled_layers=frozenset({"landlock"}))
     await _lose_the_base(sandbox)
     with pytest.raises(SandboxUnavailableError, match=r"behind .*'landlock_abi': 0"):
         await sandbox.run(call(HALF))
-    environment._config = config
+    image_._config = config
     assert (await sandbox.run(call(HALF))).value == 0.5
 
 
@@ -511,6 +515,94 @@ async def test_below_the_minimum_it_refuses_and_names_the_layer() -> None:
         await start_sandbox(config(disabled_layers=frozenset({"namespaces", "landlock"})))
     assert refused.value.level == "seccomp"
     assert "CONFIG_SECURITY_LANDLOCK" in str(refused.value)
+
+
+async def test_what_does_not_start_is_reported_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_TIER_READY_S", 0.0)
+    with pytest.raises(IsolationTooWeakError, match="it does not start: packages") as refused:
+        await start_sandbox(config())
+    assert "canary" not in str(refused.value)
+
+
+async def test_a_service_without_a_place_for_files_says_so() -> None:
+    with pytest.raises(IsolationTooWeakError, match="No such file or directory: '/nowhere"):
+        await start_sandbox(config(scratch_dir="/nowhere"))
+    sandbox = await start_sandbox(config(scratch_dir="/nowhere", minimum_level="process"))
+    with pytest.raises(SandboxUnavailableError, match="'/nowhere"):
+        await sandbox.run(call(HALF))
+
+
+@pytest.mark.parametrize("umask", [0o027, 0o077])
+async def test_the_umask_of_the_service_does_not_matter(started: Start, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        sandbox = await started()
+        assert (await sandbox.run(call(HALF))).value == 0.5
+    finally:
+        os.umask(before)
+
+
+async def test_children_need_a_kernel_that_keeps_them_from_killing_their_zygote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "_LANDLOCK_ABI", 5)
+    with pytest.raises(IsolationTooWeakError, match="processes needs Landlock ABI 6"):
+        await start_sandbox(config(profile="processes"))
+
+
+async def test_many_slots_change_nothing_about_the_isolation(started: Start) -> None:
+    few, many = await started(), await started(slots=230)
+    assert many.report().notes == few.report().notes
+    assert many.report().level == few.report().level
+    tasks = [asyncio.create_task(many.run(call(SLEEP, item={"s": 0.5}))) for _ in range(230)]
+    assert [result.value for result in await asyncio.gather(*tasks)] == [0.5] * 230
+
+
+async def test_slots_begin_at_the_cpu_that_they_are_told(started: Start) -> None:
+    available = sorted(os.sched_getaffinity(0))
+    source = "import os\ndef grade(s, i):\n    return float(*os.sched_getaffinity(0))\n"
+    for first in (0, 1):
+        sandbox = await started(slots=1, cores=1, first_cpu=first)
+        cpu = (await sandbox.run(call(source))).value
+        assert cpu == available[first % len(available)]
+
+
+async def test_without_descriptors_calls_are_unavailable_and_nothing_is_lost(
+    started: Start,
+) -> None:
+    sandbox = await started(slots=1)
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    await _settled(sandbox)
+    usual = set(map(int, os.listdir("/proc/self/fd")))
+    lowest_free = next(n for n in itertools.count() if n not in usual)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    answers: list[str] = []
+    for more in range(10):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + more, limits[1]))
+        try:
+            answers.append((await sandbox.run(call(HALF))).outcome)
+        except SandboxUnavailableError:
+            answers.append("unavailable")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert answers[0] == "unavailable"
+    assert set(answers) <= {"value", "unavailable"}
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    await _settled(sandbox)
+    assert len(os.listdir("/proc/self/fd")) <= len(usual)
+
+
+async def test_a_process_says_that_a_package_is_not_in_its_image() -> None:
+    sandbox = await start_sandbox(
+        config(
+            images={image.TAG: f"{sys.base_prefix}/bin/python3"},
+            minimum_level="process",
+            disabled_layers=frozenset({"namespaces", "landlock", "seccomp"}),
+        )
+    )
+    assert isinstance(sandbox, ProcessSandbox)
+    result = await sandbox.run(call(f"import sklearn\n{HALF}"))
+    assert "not in this installation's package set" in result.details
 
 
 async def test_without_any_layer_it_is_a_process_and_says_so() -> None:

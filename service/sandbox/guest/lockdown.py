@@ -53,18 +53,26 @@ class Limits:
         file_bytes: Largest file.
         open_files: Open descriptors.
         cores: CPUs a leaf may use.
+        first_cpu: Where those of the first slot begin.
         max_processes: Processes of a leaf's family, which the zygote watches.
         cpus: CPUs this process may use.
     """
 
     def __init__(
-        self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int
+        self,
+        memory_bytes: int,
+        file_bytes: int,
+        open_files: int,
+        cores: int,
+        first_cpu: int,
+        max_processes: int,
     ) -> None:
         """Keep the limits; ``max_processes`` is 0 where there are no children."""
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
         self.open_files = open_files
         self.cores = cores
+        self.first_cpu = first_cpu
         self.max_processes = max_processes
         self._uid_processes = 0
         limited = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITED]
@@ -101,7 +109,7 @@ class Limits:
             self._set(resource.RLIMIT_NPROC, most)
             os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
         if self.cores < len(self.cpus):
-            first = slot * self.cores
+            first = self.first_cpu + slot * self.cores
             os.sched_setaffinity(
                 0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)}
             )

@@ -9,10 +9,13 @@ to base     ``TIER``   fork a tier with the packages of a bit set; brings the ti
 to tier     ``CALL``   fork a leaf; brings program, payload and the result pipe
 to tier     ``COMPILE``  the same, to compile; brings source and the result pipe
 to tier     ``NICE``   lower the priority of a leaf
-from base   ``READY``  JSON facts about the isolation; may bring the scratch directories
+from base   ``SCRATCH``  brings the next scratch directories, where they are its own
+from base   ``READY``  JSON facts about the isolation
 from tier   ``READY``  JSON facts about the tier
 from both   ``FAILED``  a sentence; the sender did not do what it was asked
 from tier   ``STARTED``  a leaf runs; brings its pidfd
+from tier   ``HOLDS``  bytes that a leaf keeps in files without names, when that has changed
+from tier   ``EXCEEDED``  a leaf is killed: what it used more of than it may, and how much it may
 from tier   ``ENDED``  a leaf is reaped: wait status, peak memory, CPU time
 ==========  =========  ====================================================================
 
@@ -36,12 +39,13 @@ import time
 from service.sandbox.guest import leaf, warmups, watch
 from service.sandbox.guest.lockdown import CONTROL_FD, Lockdown, LockdownError
 
-TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, HOLDS, EXCEEDED, ENDED = range(1, 11)
+TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, HOLDS, EXCEEDED, ENDED, SCRATCH = range(1, 12)
 # operation, id, slot, CPU seconds (or nice level), seed given?, seed
 REQUEST = struct.Struct("=BQIIB16s")
 # operation, id, wait status, peak memory in kB, CPU microseconds
 REPLY = struct.Struct("=BQiQQ")
 MAX_MESSAGE = 65536
+MAX_FDS = 200  # of one message; the kernel takes 253
 _FD = struct.Struct("=i")
 _CONTROL_SPACE = socket.CMSG_SPACE(4 * _FD.size)
 _WATCH_S = 0.03
