@@ -54,6 +54,7 @@ class Environment:
         facts: What the base zygote said about itself.
         notes: Layers that did not start, with reasons.
         restarts: Zygotes that were lost.
+        slots: How many calls may have a scratch directory at once.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Environment:
         self.restarts = 0
         self._interpreter = interpreter
         self._config = config
-        self._slots = slots
+        self.slots = slots
         self._on_kill = on_kill
         self._base: BaseLink | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -175,8 +176,8 @@ class Environment:
     async def _open_scratch(self, base: BaseLink) -> None:
         if self._namespaces:
             self._scratch = base.take_scratch()
-            if len(self._scratch) != self._slots + 1:
-                msg = f"{len(self._scratch)} of {self._slots + 1} scratch directories arrived"
+            if len(self._scratch) != self.slots + 1:
+                msg = f"{len(self._scratch)} of {self.slots + 1} scratch directories arrived"
                 raise ZygoteLostError(msg)
         else:
             self._scratch = await asyncio.to_thread(self._make_scratch)
@@ -217,7 +218,7 @@ class Environment:
             "max_output_bytes": config.max_output_bytes,
             "max_processes": config.max_processes,
             "max_threads": config.max_threads,
-            "slots": self._slots + 1,
+            "slots": self.slots + 1,
             "uid": config.uid,
             "gid": config.gid,
         }
@@ -225,7 +226,7 @@ class Environment:
     def _make_scratch(self) -> list[int]:
         uid, gid = int(self.facts["uid"]), int(self.facts["gid"])
         opened = []
-        for name in (*map(str, range(self._slots + 1)), "zygote"):
+        for name in (*map(str, range(self.slots + 1)), "zygote"):
             path = Path(self._directory) / name
             path.mkdir(mode=0o700)
             if os.geteuid() == 0:

@@ -94,7 +94,7 @@ class ProcessSandbox:
         source = encoded(run.source, self._config.max_source_bytes)
         queued = time.monotonic()
         try:
-            slot = await self._slots.acquire()
+            slot = await self._slots.acquire(hash(source))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise

@@ -165,7 +165,7 @@ class SubprocessSandbox:
             msg = "the sandbox is closed"
             raise SandboxUnavailableError(msg, kind="closed")
         queued = time.monotonic()
-        slot = await self._slots.acquire()
+        slot = await self._slots.acquire(hash(source))
         self._queue_s += time.monotonic() - queued
         try:
             return await self._run_in_slot(environment, source, payload, slot, timeout_s)
@@ -173,7 +173,7 @@ class SubprocessSandbox:
             # Nothing could be forked, perhaps: who takes every thread there is, is found soon.
             await asyncio.sleep(_RETRY_AFTER_S)
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
-        slot = await self._slots.acquire()
+        slot = await self._slots.acquire(hash(source))
         return await self._run_in_slot(environment, source, payload, slot, timeout_s)
 
     async def attack(
