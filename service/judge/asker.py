@@ -6,6 +6,8 @@ Whatever the upstream does comes back as an outcome; only cancellation passes th
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from collections.abc import Callable
 from random import Random
 from time import monotonic, time
@@ -20,7 +22,10 @@ from service.judge.outcome import Answer, Failed, FailureCode, Landed, Vectors
 from service.judge.question import Question
 from service.judge.routes import Route, Routes, Target
 from service.judge.stats import JudgeStats, RouteState
+from service.logs import event
 from service.stores import Reservation, Store
+
+logger = logging.getLogger(__name__)
 
 _CODES: Final[dict[str, FailureCode]] = {"queue_full": "overloaded"}
 
@@ -117,15 +122,15 @@ class Asker:
     async def _send(self, question: Question) -> Landed:
         route = question.target.route
         lane = self._lanes[route.name]
-        content = question.content
+        expected = question.expected.total_tokens
+        began = self._clock()
 
         async def once() -> Answer | Vectors:
             raw = await self._upstreams.post(question.target, question.path, content)
             return question.read(raw)
 
-        expected = question.expected.total_tokens
-        began = self._clock()
         try:
+            content = question.content
             await self._upstreams.ready(question.target)
             began = self._clock()
             outcome, attempts = await lane.call(
@@ -139,6 +144,10 @@ class Asker:
                 part="leader",
                 attempts=error.attempts,
                 seconds=self._clock() - began,
+            )
+        except Exception as error:  # noqa: BLE001 - one odd reply must not take a batch with it
+            return Landed(
+                outcome=_surprise(route, error), part="leader", seconds=self._clock() - began
             )
         lane.learned(expected=expected, used=outcome.usage.total_tokens)
         return Landed(
@@ -169,3 +178,16 @@ def _failure(route: Route, error: CallFailedError) -> Failed:
         retryable=error.retryable,
         retry_after_s=error.retry_after_s,
     )
+
+
+def _surprise(route: Route, error: Exception) -> Failed:
+    """Return the failure for what nobody foresaw, and log where it came from.
+
+    Its own words stay here: they may quote the prompt or the key.
+    """
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    name = type(error).__name__
+    told = {"route": route.name, "error": name, "at": f"{at.filename}:{at.lineno}"}
+    event(logger, logging.ERROR, "a judge call failed in an unforeseen way", told)
+    details = f"judge route {route.name!r}: the call failed in an unforeseen way ({name})"
+    return Failed(details=details, kind="unforeseen")

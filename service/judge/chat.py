@@ -22,8 +22,28 @@ INSTRUCTION: Final = (
 )
 
 
+_MOST_TOKENS: Final = 10**9
+
+
 class EnvelopeError(ValueError):
     """A 2xx answer whose body is not what the API promises."""
+
+
+def stated_usage(
+    prompt: int | None, completion: int | None, total: int | None, cached: int | None
+) -> TokenUsage:
+    """Return the usage that an upstream states, each amount from 0 to a billion.
+
+    A negative amount would pay money back, and a number beyond 64 bits cannot be stored.
+    """
+    stated = (min(max(0, amount or 0), _MOST_TOKENS) for amount in (prompt, completion, cached))
+    prompt, completion, cached = stated
+    return TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=min(max(0, total or prompt + completion), _MOST_TOKENS),
+        cached_tokens=cached,
+    )
 
 
 class _PromptDetails(msgspec.Struct):
@@ -37,14 +57,9 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
     def tokens(self) -> TokenUsage:
-        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
         details = self.prompt_tokens_details
-        return TokenUsage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=self.total_tokens or prompt + completion,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-        )
+        cached = details.cached_tokens if details else None
+        return stated_usage(self.prompt_tokens, self.completion_tokens, self.total_tokens, cached)
 
 
 class _Message(msgspec.Struct):

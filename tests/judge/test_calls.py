@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import gzip
 import itertools
+import json
 import time
 from pathlib import Path
 from random import Random
@@ -145,9 +146,18 @@ class TestRetryAfter:
         assert caught.retry_after_s is not None
         assert low <= caught.retry_after_s <= high
 
-    async def test_nonsense_is_ignored(self, upstream: Upstream, make_judge: MakeJudge) -> None:
-        upstream.script = lambda asked: error(503, headers={"retry-after": "soon"})
-        assert (await failure(make_judge(QUICK))).retry_after_s is None
+    @pytest.mark.parametrize(
+        "text",
+        ["soon", "inf", "1e400", "nan", "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"],
+    )
+    async def test_nonsense_is_ignored(
+        self, upstream: Upstream, make_judge: MakeJudge, text: str
+    ) -> None:
+        headers = {"retry-after": text, "retry-after-ms": text}
+        upstream.script = lambda asked: error(503, headers=headers)
+        caught = await failure(make_judge(QUICK))
+        assert (caught.retry_after_s, caught.kind) == (None, "http_503")
+        assert upstream.count == 6
 
 
 class TestLimits:
@@ -300,6 +310,59 @@ class TestOthers:
         await judge.judge(call("c"))
         seen = [asked.headers["authorization"] for asked in upstream.asked]
         assert seen == ["Bearer first", "Bearer first", "Bearer second key"]
+
+    @pytest.mark.parametrize("content", [b"", b"sk-\xff\xfe", b"sk\x00", None])
+    async def test_key_file_that_is_being_replaced_leaves_the_last_key_in_use(
+        self, upstream: Upstream, make_judge: MakeJudge, tmp_path: Path, content: bytes | None
+    ) -> None:
+        file = tmp_path / "key"
+        file.write_bytes(b"first\n")
+        routes = Routes(routes=(Route(name="test", base_url=upstream.url, api_key_file=str(file)),))
+        judge = make_judge(QUICK, routes=routes)
+        await judge.judge(call("a"))
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        await judge.judge(call("b"))
+        file.write_bytes(b"second\n")
+        await judge.judge(call("c"))
+        seen = [asked.headers["authorization"] for asked in upstream.asked]
+        assert seen == ["Bearer first", "Bearer first", "Bearer second"]
+
+    async def test_key_file_that_never_had_a_key_is_a_typed_failure(
+        self, upstream: Upstream, make_judge: MakeJudge, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "key"
+        routes = Routes(routes=(Route(name="test", base_url=upstream.url, api_key_file=str(file)),))
+        caught = await failure(make_judge(QUICK, routes=routes))
+        assert (caught.kind, caught.retryable) == ("key_file", True)
+        assert upstream.count == 0
+
+    async def test_what_nobody_foresaw_is_a_typed_failure_that_tells_no_secret(
+        self, make_judge: MakeJudge, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # `load_routes` refuses such a key.
+        route = Route(name="test", base_url=upstream.url)
+        judge = make_judge(QUICK, routes=Routes(routes=(route,), api_keys={"test": "sk-é"}))
+        caught = await failure(judge, "the prompt")
+        assert (caught.kind, caught.retryable) == ("unforeseen", True)
+        assert "UnicodeEncodeError" in str(caught)
+        told = caplog.records[-1].__dict__
+        assert told["fields"]["error"] == "UnicodeEncodeError"
+        assert ".py:" in told["fields"]["at"]
+        assert "sk-é" not in f"{caught} {told} {caplog.text}"
+        assert "the prompt" not in f"{caught} {told} {caplog.text}"
+
+    @pytest.mark.parametrize("value", [{"a": 1}, ["x"], 5, None, "sk secret"])
+    async def test_error_bodies_of_any_shape_are_typed(
+        self, upstream: Upstream, make_judge: MakeJudge, value: Any
+    ) -> None:
+        body = json.dumps({"error": {"message": "m", "type": value, "code": value}}).encode()
+        upstream.script = lambda asked: Says(status=400, body=body)
+        caught = await failure(make_judge(QUICK))
+        assert caught.kind == "http_400"
+        assert "secret" not in str(caught)
 
     async def test_organisation_stays_with_openai(
         self, upstream: Upstream, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch

@@ -426,6 +426,38 @@ class TestStrangeUpstreams:
         assert json.loads(answer.content)["ok"] is True
 
 
+    @pytest.mark.parametrize(
+        "says",
+        [
+            completion(verdict("0.5"), usage=(10**30, 2**64, 10**20)),
+            error(503, headers={"retry-after": "inf"}),
+            error(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}),
+            Says(status=400, body=b'{"error": {"message": "m", "type": {"a": 1}, "code": [1]}}'),
+        ],
+        ids=["usage", "infinite", "far", "error"],
+    )
+    async def test_that_answer_oddly_harm_their_own_row_at_most(
+        self, says: Says, service: world.Child, upstream: Upstream
+    ) -> None:
+        odd = judged("odd")
+        upstream.script = lambda asked: (
+            completion(verdict("0.5")) if "fine" in asked.text or asked.number > 12 else says
+        )
+        rows = [judged("fine"), odd, judged("fine too")]
+        path = score_path("judged", batch=True)
+        async with client_of(service) as client:
+            batch = await client.post(path, json={"rows": rows})
+            lines = {"content-type": "application/x-ndjson"}
+            stream = await client.post(path, content=world.lines(rows), headers=lines)
+            alone = await client.post(score_path("judged"), json=odd)
+        assert batch.status_code == 200
+        results = batch.json()["results"]
+        streamed, end = world.read_lines(stream.content)[:3], world.read_lines(stream.content)[3]
+        assert [results[0]["reward"], results[2]["reward"]] == [0.5, 0.5]
+        assert sorted(row["index"] for row in streamed) == [0, 1, 2]
+        assert end["summary"]["rows"] == 3
+        assert alone.status_code in {200, 503}
+
 async def test_recorded_data_set_is_replayed_bit_for_bit_without_an_upstream(
     tmp_path: Path, routes: Path, upstream: Upstream
 ) -> None:
