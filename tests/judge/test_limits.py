@@ -62,6 +62,18 @@ class TestSlots:
         await asyncio.gather(third, return_exceptions=True)
         assert slots.queued == 0
 
+    async def test_turn_cancelled_before_a_slot_is_free_stays_cancelled(self) -> None:
+        slots = Slots(1, 10)
+        await slots.acquire()
+        gone, next_one = (asyncio.create_task(slots.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        slots.release()  # finds the cancelled turn before its owner runs
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await next_one
+        assert (slots.active, slots.queued) == (1, 0)
+
     async def test_429s_halve_once_a_second_and_successes_give_back(self) -> None:
         clock = Clock()
         slots = Slots(16, 10, clock=clock)

@@ -425,7 +425,6 @@ class TestStrangeUpstreams:
         assert answer.json()["reward"] == 0.5
         assert json.loads(answer.content)["ok"] is True
 
-
     @pytest.mark.parametrize(
         "says",
         [
@@ -457,6 +456,7 @@ class TestStrangeUpstreams:
         assert sorted(row["index"] for row in streamed) == [0, 1, 2]
         assert end["summary"]["rows"] == 3
         assert alone.status_code in {200, 503}
+
 
 async def test_recorded_data_set_is_replayed_bit_for_bit_without_an_upstream(
     tmp_path: Path, routes: Path, upstream: Upstream
