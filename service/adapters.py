@@ -163,6 +163,11 @@ async def running(adapters: Adapters) -> AsyncIterator[Adapters]:
 
 
 def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
+    if settings.judge_mode == "record" and settings.workers > 1:
+        raise AdapterError(
+            "one process writes a recording: GRADEKEEPER_JUDGE_MODE=record needs "
+            "GRADEKEEPER_WORKERS=1"
+        )
     try:
         routes = load_routes(settings.judge_routes_file or None, environment())
         config = JudgeConfig(

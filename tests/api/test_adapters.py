@@ -206,6 +206,14 @@ class TestBuilding:
         with pytest.raises(AdapterError, match=problem):
             build_adapters(msgspec.structs.replace(Settings(), **{variable: str(file)}))
 
+    def test_a_recording_has_one_writer(self, tmp_path: Path, no_routes: None) -> None:
+        settings = Settings(
+            workers=2, judge_mode="record", judge_recording=str(tmp_path / "r.jsonl")
+        )
+        with pytest.raises(AdapterError, match="one process writes a recording"):
+            build_adapters(settings)
+        assert not (tmp_path / "r.jsonl").exists()
+
     def test_a_store_that_cannot_be_meant_is_named(self) -> None:
         with pytest.raises(AdapterError, match="redis"):
             build_adapters(Settings(redis_url="http://example.org/0"))
