@@ -47,7 +47,8 @@ class OpenAIJudge:
 
     Raises:
         RecordingError: ``config.recording`` cannot be used.
-        ValueError: ``config.mode`` is ``record`` and there is no ``config.recording``.
+        ValueError: ``config.mode`` is ``record`` and there is no ``config.recording``, or a route's
+            limits cannot be divided by ``config.share``.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators are parameters

@@ -25,7 +25,8 @@ class JudgeConfig(msgspec.Struct, frozen=True, kw_only=True):
         near_entries: Most answers kept in this process.
         near_bytes: Most bytes of them.
         lease_s: Seconds after which a silent leader counts as dead; at least 0.3.
-        share: Number of processes that share each route's concurrency and minute limits.
+        share: Number of processes among which each route's concurrency and minute limits are
+            divided.
         retry: Retries and circuit breakers.
         budget: Dollars a day.
     """

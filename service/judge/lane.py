@@ -58,6 +58,9 @@ class Lane:
         share: Number of processes that share the route's limits.
         clock: Monotonic seconds.
         random: Source of jitter.
+
+    Raises:
+        ValueError: A limit is too small to give each process a part.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators are parameters
@@ -71,12 +74,19 @@ class Lane:
         random: Random | None = None,
     ) -> None:
         """Start with free slots and full buckets."""
+        for limit in ("concurrency", "requests_per_minute"):
+            most: int | None = getattr(route, limit)
+            if most is not None and most < share:
+                raise ValueError(
+                    f"route {route.name!r}: {limit} {most} cannot be divided among {share} "
+                    "processes (workers times replicas)"
+                )
         self._route = route
         self._policy = policy
         self._stats = stats
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - jitter
-        self._slots = Slots(max(1, route.concurrency // share), route.queue, clock=clock)
+        self._slots = Slots(route.concurrency // share, route.queue, clock=clock)
         self._breaker = Breaker(
             failures=policy.breaker_failures,
             span_s=policy.breaker_span_s,

@@ -366,6 +366,25 @@ async def test_identical_grades_on_two_replicas_are_one_upstream_call(
     assert upstream.count == 1
 
 
+async def test_replicas_together_stay_within_the_concurrency(
+    place: Path, upstream: Upstream, redis_server: RedisServer
+) -> None:
+    upstream.script = lambda asked: completion(delay_s=0.1)
+    options = {"redis_url": redis_server.url, "replicas": "2"}
+    few = routes_file(place, upstream.url, concurrency=4)
+    with serving(place, few, **options) as one, serving(place, few, **options) as other:
+        async with client_of(one) as first, client_of(other) as second:
+            calls = [
+                client.post(score_path("judged"), json=judged(f"{name} {number}"))
+                for name, client in (("first", first), ("second", second))
+                for number in range(30)
+            ]
+            answers = await asyncio.gather(*calls)
+    assert {answer.status_code for answer in answers} == {200}
+    assert upstream.count == 60
+    assert upstream.most_in_flight == 4
+
+
 async def test_thousand_slow_judge_calls_leave_the_service_answering(
     service: world.Child, upstream: Upstream
 ) -> None:
