@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from time import monotonic, time
 from typing import Final
 
 from service.judge.budget import Budgets
-from service.judge.client import CallFailedError, ListedModel, Upstreams
+from service.judge.chat import EnvelopeError
+from service.judge.client import TOO_LARGE, CallFailedError, ListedModel, Upstreams
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext
 from service.judge.lane import Lane
@@ -81,13 +83,13 @@ class Asker:
         reserved = await self._budgets.reserve(context, cost, hold_s=self._deadline_s)
         if isinstance(reserved, Failed):
             return Landed(outcome=reserved, part="leader")
-        spent = 0
+        bill = _Bill(cost)
         try:
-            landed = await self._send(question)
-            spent = landed.nanodollars
+            landed = await self._send(question, bill)
         finally:
             if reserved is not None:
-                self._settle(reserved, spent)
+                self._settle(reserved, bill.presumed + bill.stated)
+        spent = bill.stated
         outcome = landed.outcome
         if not isinstance(outcome, Failed):
             self._stats.paid(outcome.model, outcome.usage)
@@ -119,15 +121,16 @@ class Asker:
             await asyncio.wait(self._settling, timeout=1.0)
         await self._upstreams.close()
 
-    async def _send(self, question: Question) -> Landed:
+    async def _send(self, question: Question, bill: _Bill) -> Landed:
         route = question.target.route
         lane = self._lanes[route.name]
         expected = question.expected.total_tokens
         began = self._clock()
 
         async def once() -> Answer | Vectors:
-            raw = await self._upstreams.post(question.target, question.path, content)
-            return question.read(raw)
+            with bill.watching():
+                raw = await self._upstreams.post(question.target, question.path, content)
+                return question.read(raw)
 
         try:
             content = question.content
@@ -150,11 +153,12 @@ class Asker:
                 outcome=_surprise(route, error), part="leader", seconds=self._clock() - began
             )
         lane.learned(expected=expected, used=outcome.usage.total_tokens)
+        bill.stated = 0 if route.price is None else route.price.nanodollars(outcome.usage)
         return Landed(
             outcome=outcome,
             part="leader",
             attempts=attempts,
-            nanodollars=0 if route.price is None else route.price.nanodollars(outcome.usage),
+            nanodollars=bill.stated,
             seconds=self._clock() - began,
         )
 
@@ -167,6 +171,35 @@ class Asker:
         task = asyncio.create_task(self._budgets.settle(reservation, spent=spent))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+
+class _Bill:
+    """What one call takes out of budgets, in nanodollars.
+
+    Attributes:
+        stated: Price of the usage that the reply states.
+        presumed: The estimate, for each attempt that went out and brought no usage back because
+            time was up, the caller had gone, or the reply cannot be read: upstreams bill such work.
+            Error answers and failed connections are free.
+    """
+
+    def __init__(self, estimate: int) -> None:
+        self._estimate = estimate
+        self.stated = 0
+        self.presumed = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Presume the estimate if the attempt inside is cut short."""
+        try:
+            yield
+        except (asyncio.CancelledError, EnvelopeError):
+            self.presumed += self._estimate
+            raise
+        except CallFailedError as error:
+            if error.kind == TOO_LARGE:
+                self.presumed += self._estimate
+            raise
 
 
 def _failure(route: Route, error: CallFailedError) -> Failed:

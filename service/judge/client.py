@@ -26,6 +26,7 @@ from service.judge.routes import Target, usable_key
 if TYPE_CHECKING:
     from openai import APIStatusError, APITimeoutError, AsyncOpenAI
 
+TOO_LARGE: Final = "reply_too_large"
 _LONGEST_CONNECT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 20.0
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
@@ -265,7 +266,7 @@ def _bounded(max_bytes: int) -> Callable[[Any], Awaitable[None]]:
             size += len(part)
             if size > max_bytes:
                 details = f"the reply is larger than {max_bytes} bytes"
-                raise CallFailedError("reply_too_large", details, again=False, retryable=False)
+                raise CallFailedError(TOO_LARGE, details, again=False, retryable=False)
             parts.append(part)
         # What `aread` does, which has no bound.
         response._content = b"".join(parts)  # noqa: SLF001 - see above
