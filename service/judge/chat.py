@@ -6,6 +6,7 @@ order; the cache key does not depend on order (`service.judge.key`).
 
 from __future__ import annotations
 
+from math import hypot, inf
 from typing import Any, Final
 
 import msgspec
@@ -211,7 +212,8 @@ def vectors(raw: bytes, call: EmbeddingCall, model: str) -> Vectors:
     """Return one vector a text, in the order of the call.
 
     Raises:
-        EnvelopeError: The body is not an embeddings list of that length.
+        EnvelopeError: The body is not an embeddings list of that length, or a vector has no
+            direction: kept, it would fail every grade for as long as the cache holds it.
     """
     try:
         found = _EMBEDDINGS.decode(raw)
@@ -220,6 +222,8 @@ def vectors(raw: bytes, call: EmbeddingCall, model: str) -> Vectors:
     ordered = sorted(found.data, key=lambda one: one.index)
     if [one.index for one in ordered] != list(range(len(call.texts))):
         raise EnvelopeError("the list of embeddings does not match the texts")
+    if not all(0 < hypot(*one.embedding) < inf for one in ordered):
+        raise EnvelopeError("an embedding has no direction")
     return Vectors(
         vectors=tuple(tuple(one.embedding) for one in ordered),
         model=found.model or model,

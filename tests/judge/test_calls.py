@@ -457,6 +457,27 @@ class TestOthers:
         assert caught.value.kind == "http_400"
         assert (await judge.embed(EmbeddingCall(model="e", texts=("good",)))).cached
 
+    @pytest.mark.parametrize("vector", [[], [0.0] * 4, [1e308] * 4])
+    async def test_vector_without_a_direction_is_asked_again_and_not_kept(
+        self, upstream: Upstream, make_judge: MakeJudge, vector: list[float]
+    ) -> None:
+        body = {"data": [{"index": 0, "embedding": vector}], "model": "e"}
+        upstream.script = lambda asked: Says(body=json.dumps(body).encode())
+        judge = make_judge(JudgeConfig(retry=RetryPolicy(attempts=1)))
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await judge.embed(EmbeddingCall(model="e", texts=("a",)))
+        assert (caught.value.kind, caught.value.retryable) == ("bad_reply", True)
+        upstream.script = embeddings
+        assert not (await judge.embed(EmbeddingCall(model="e", texts=("a",)))).cached
+
+    async def test_text_to_embed_that_json_cannot_carry(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await make_judge().embed(EmbeddingCall(model="e", texts=("a", "\ud800")))
+        assert (caught.value.kind, caught.value.retryable) == ("unsendable", False)
+        assert upstream.count == 0
+
     @pytest.mark.parametrize("body", [b"{}", b'{"data": []}', b'{"data": [{"embedding": "AA"}]}'])
     async def test_wrong_embeddings_are_a_failure(
         self, upstream: Upstream, make_judge: MakeJudge, body: bytes
