@@ -23,6 +23,7 @@ from service.judge.asker import Asker
 from service.judge.client import ListedModel
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context
+from service.judge.key import digest_of
 from service.judge.outcome import Answer, Failed, Landed, Vectors
 from service.judge.question import Question, embedding_question, judge_question
 from service.judge.routes import Route, Routes, Target
@@ -101,6 +102,7 @@ class OpenAIJudge:
             model=answer.model,
             usage=answer.usage,
             key=question.key,
+            digest=answer.digest,
             cached=not landed.paid,
             diagnostics=_diagnostics(question, landed),
         )
@@ -222,6 +224,7 @@ def _embedding_reply(
         model=next(iter(found.values()))[1].model,
         usage=sum((vectors.usage for _, vectors in found.values()), TokenUsage()),
         key=sha256("".join(one.key for one in questions.values()).encode()).hexdigest(),
+        digest=digest_of(*(vectors.digest for _, vectors in found.values())),
         cached=not paid,
         diagnostics=_diagnostics(
             first,

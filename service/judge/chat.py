@@ -13,6 +13,7 @@ import msgspec
 
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, JudgeCall
+from service.judge.key import digest_of
 from service.judge.outcome import Answer, JsonObject, Vectors
 from service.judge.routes import Route
 from service.judge.schema import only_json, text_conforms
@@ -200,6 +201,7 @@ def read(  # noqa: PLR0913 - the parts of a reply
         model=model,
         usage=usage,
         conforms=fits,
+        digest=digest_of(content, refusal, finish_reason),
     )
 
 
@@ -224,10 +226,12 @@ def vectors(raw: bytes, call: EmbeddingCall, model: str) -> Vectors:
         raise EnvelopeError("the list of embeddings does not match the texts")
     if not all(0 < hypot(*one.embedding) < inf for one in ordered):
         raise EnvelopeError("an embedding has no direction")
+    all_vectors = tuple(tuple(one.embedding) for one in ordered)
     return Vectors(
-        vectors=tuple(tuple(one.embedding) for one in ordered),
+        vectors=all_vectors,
         model=found.model or model,
         usage=found.usage.tokens() if found.usage else TokenUsage(),
+        digest=digest_of(all_vectors),
     )
 
 

@@ -36,6 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="a", omit_defaults=T
         model: The model that really answered.
         usage: Tokens spent.
         conforms: Whether ``content`` satisfies the response schema; only then it may be cached.
+        digest: Digest of what a reward can depend on, for signatures.
     """
 
     content: str | None
@@ -44,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="a", omit_defaults=T
     model: str
     usage: TokenUsage = TokenUsage()
     conforms: bool = False
+    digest: str = ""
 
     @property
     def cacheable(self) -> bool:
@@ -52,11 +54,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="a", omit_defaults=T
 
 
 class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="v"):
-    """One vector a text."""
+    """One vector a text, and their digest for signatures."""
 
     vectors: tuple[tuple[float, ...], ...]
     model: str
     usage: TokenUsage = TokenUsage()
+    digest: str = ""
 
     @property
     def cacheable(self) -> bool:

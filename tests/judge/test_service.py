@@ -97,7 +97,7 @@ class TestOneScore:
         head, _, key = first["signature"].rpartition("|")
         assert head.startswith("judged@1|sha256:")
         assert key.startswith(f"judge:{MODEL}:")
-        assert len(key.rpartition(":")[2]) == 64
+        assert [len(part) for part in key.split(":")[2:]] == [64, 16]
         paid = first["diagnostics"][""]
         assert (paid["route"], paid["source"], paid["cached"]) == ("test", "leader", False)
         assert paid["successor"] == {
@@ -161,6 +161,20 @@ class TestOneScore:
             refused = client.post(score_path("judged"), json=row, headers={header: "maybe"})
             assert refused.status_code == 400
             assert header in refused.json()["detail"]
+
+    def test_of_a_judge_that_answers_anew_has_another_signature(
+        self, upstream: Upstream, client: httpx.Client
+    ) -> None:
+        said = iter(("0.25", "0.75", "0.75"))
+        upstream.script = lambda asked: completion(verdict(next(said)))
+        again = {"x-gradekeeper-cache": "refresh"}
+        first = ask(client, "judged", judged("sign"))
+        second, third = (ask(client, "judged", judged("sign"), headers=again) for _ in range(2))
+        assert (first["reward"], second["reward"], third["reward"]) == (0.25, 0.75, 0.75)
+        assert first["signature"] != second["signature"] == third["signature"]
+        question, _, _ = first["signature"].rpartition(":")
+        assert second["signature"].startswith(question)
+        assert ask(client, "judged", judged("sign"))["signature"] == third["signature"]
 
     def test_of_an_ensemble_pays_every_draw_once_and_shares_the_plain_one(
         self, upstream: Upstream, client: httpx.Client
