@@ -78,7 +78,7 @@ async def score(
 ) -> ScoreResponse:
     """Return the reward of one sample, or 503 when something outside could not be asked."""
     services: Services = request.app.state.services
-    definition = services.definitions.get(name, version)
+    definition = await services.publications.find(name, version)
     grader = definition.grader
     sample = sample_of(data)
     ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
@@ -146,7 +146,7 @@ async def score_batch(
     nothing is missing.
     """
     services: Services = request.app.state.services
-    definition = services.definitions.get(name, version)
+    definition = await services.publications.find(name, version)
     decoders = services.definitions.decoders(definition)
     settings = services.settings
     grading: dict[str, Any] = {
