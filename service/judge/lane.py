@@ -1,8 +1,8 @@
 """The way to one upstream: slots, tokens per minute, circuit breaker, and retries with jitter.
 
 A slot is held during one attempt, not during the pause before the next. ``Retry-After`` is a lower
-bound of that pause; when it leads past the call's deadline the call fails at once and hands the
-number on.
+bound of that pause, never its end: pauses grow as without it. When it leads past the call's
+deadline the call fails at once and hands the number on.
 """
 
 from __future__ import annotations
@@ -238,8 +238,9 @@ class Lane:
         )
         if retry_after_s is None:
             return self._random.uniform(0, top)
-        # Those who were told the same second must not all come back in it.
-        return retry_after_s + self._random.uniform(0, min(top, 0.25 * retry_after_s))
+        # Those who were told the same second must not all come back in it; who was told none, or
+        # the same again and again, waits as long as who was told nothing.
+        return max(retry_after_s, top / 2) + self._random.uniform(0, top / 2)
 
     def _left_alone(self, wait_s: float) -> CallFailedError:
         details = "the upstream kept failing and is left alone for now"

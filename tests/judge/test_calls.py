@@ -27,7 +27,7 @@ from service.judge import (
     judging,
 )
 from service.stores import MemoryStore
-from tests.fakes_upstream import Says, Upstream, completion, embeddings, error
+from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings, error
 from tests.judge.calls import call
 from tests.judge.conftest import MakeJudge
 from tests.stores.server import free_port
@@ -119,6 +119,25 @@ class TestRetryAfter:
         began = time.monotonic()
         await make_judge(QUICK).judge(call())
         assert 0.3 <= time.monotonic() - began < 5
+
+    @pytest.mark.parametrize("text", ["0", "0.02"])
+    async def test_does_not_switch_the_growth_of_pauses_off(
+        self, upstream: Upstream, make_judge: MakeJudge, text: str
+    ) -> None:
+        times: list[float] = []
+
+        def script(asked: Asked) -> Says:
+            times.append(time.monotonic())
+            return error(429, headers={"retry-after": text})
+
+        upstream.script = script
+        policy = RetryPolicy(attempts=5, first_pause_s=0.05, longest_pause_s=10)
+        await failure(make_judge(JudgeConfig(retry=policy, deadline_s=30)))
+        pauses = [after - before for before, after in itertools.pairwise(times)]
+        assert len(pauses) == 4
+        assert all(
+            pause > least for pause, least in zip(pauses, [0.024, 0.05, 0.1, 0.2], strict=True)
+        )
 
     async def test_past_the_deadline_fails_at_once_and_is_handed_on(
         self, upstream: Upstream, make_judge: MakeJudge
