@@ -16,7 +16,7 @@ from graders.ports import EmbeddingCall, JudgeCall
 from service.judge.key import digest_of
 from service.judge.outcome import Answer, JsonObject, Vectors
 from service.judge.routes import Route
-from service.judge.schema import only_json, text_conforms
+from service.judge.schema import only_json, settles
 
 INSTRUCTION: Final = (
     "Answer with one JSON object and nothing else: no prose, no code fence. "
@@ -156,7 +156,7 @@ def chat_answer(raw: bytes, call: JudgeCall, route: Route, model: str) -> Answer
         model: What to report when the upstream does not say which model answered.
 
     Raises:
-        EnvelopeError: The body is not a chat completion.
+        EnvelopeError: The body is not a chat completion, or one that broke off with an error.
     """
     try:
         completion = _COMPLETION.decode(raw)
@@ -165,6 +165,8 @@ def chat_answer(raw: bytes, call: JudgeCall, route: Route, model: str) -> Answer
     if not completion.choices:
         raise EnvelopeError("the chat completion has no choices")
     choice = completion.choices[0]
+    if choice.finish_reason == "error":  # as routers of other upstreams say
+        raise EnvelopeError("the chat completion ended in an error")
     return read(
         _text(choice.message.content),
         call,
@@ -187,20 +189,15 @@ def read(  # noqa: PLR0913 - the parts of a reply
     usage: TokenUsage,
 ) -> Answer:
     """Return the answer, its JSON freed from prose where the route has no structured output."""
-    fits = False
-    if content is not None and route.structured_output == "json_schema":
-        fits = text_conforms(content, call.schema)
-    elif content is not None:
-        found = only_json(content, call.schema, prompt=_shown(call))
-        fits = found is not None
-        content = content if found is None else found
+    if content is not None and route.structured_output != "json_schema":
+        content = only_json(content, call.schema, prompt=_shown(call)) or content
     return Answer(
         content=content,
         refusal=refusal,
         finish_reason=finish_reason,
         model=model,
         usage=usage,
-        conforms=fits,
+        settles=content is not None and settles(content, call.schema),
         digest=digest_of(content, refusal, finish_reason),
     )
 
