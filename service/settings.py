@@ -225,7 +225,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     judge_recording: Annotated[str, Meta(description="File of recorded judge replies.")] = ""
     judge_deadline_s: Annotated[
         float,
-        Meta(gt=0, description="Seconds one judge call may take, queue and retries included."),
+        Meta(
+            gt=0,
+            description="Seconds all judge calls of one grade may take, queue and retries "
+            "included.",
+        ),
     ] = 120.0
     judge_cache_ttl_s: Annotated[
         float, Meta(gt=0, description="Seconds a judge's reply is kept in the store.")

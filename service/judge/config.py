@@ -19,7 +19,8 @@ class JudgeConfig(msgspec.Struct, frozen=True, kw_only=True):
         mode: ``live``; ``record``: live, and every answer goes to the recording; ``replay``:
             answers from the cache or the recording only, nothing goes upstream.
         recording: Path of the recording; needed by ``record``.
-        deadline_s: Seconds a call may take altogether, queue and retries included.
+        deadline_s: Seconds the calls of one grade, which start together, may take altogether,
+            queue and retries included.
         cache_ttl_s: Seconds an answer is kept in the store.
         near_ttl_s: Seconds an answer is kept in this process.
         near_entries: Most answers kept in this process.

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from graders.engine import compile_grader
 from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, OverloadedError
 from graders.grade import TokenUsage
-from graders.ports import EmbeddingCall
+from graders.ports import EmbeddingCall, Ports
+from graders.sample import Sample
 from service.judge import (
     JudgeConfig,
     JudgeContext,
@@ -24,12 +26,14 @@ from service.judge import (
     RetryPolicy,
     Route,
     Routes,
-    judging,
+    Sampling,
+    draw,
 )
 from service.stores import MemoryStore
 from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings, error
 from tests.judge.calls import call
 from tests.judge.conftest import MakeJudge
+from tests.options import options
 from tests.stores.server import free_port
 
 FAST = RetryPolicy(first_pause_s=0.01, longest_pause_s=0.02)
@@ -249,16 +253,30 @@ class TestDeadlines:
         assert time.monotonic() - began < 3
         assert caught.kind in {"deadline", "timeout"}
 
-    async def test_deadline_of_the_request_counts(
+    async def test_one_deadline_holds_for_all_parts_and_draws_of_a_grade(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
-        upstream.script = lambda asked: completion(delay_s=60)
-        judge = make_judge()
+        upstream.script = lambda asked: Says(action="hang")
+        judge = make_judge(JudgeConfig(deadline_s=1.0), concurrency=4)
         await judge.warm()
-        with judging(JudgeContext(ends_at=time.monotonic() + 0.5)):
-            assert (await failure(judge)).kind == "deadline"
+        part = {"type": "score_model", "name": "a", "model": "m"}
+        parts = {
+            name: part | {"input": [{"role": "user", "content": f"{name} {{{{item.text}}}}"}]}
+            for name in ("a", "b", "c")
+        }
+        definition = {"type": "multi", "name": "m", "graders": parts, "calculate_output": "a+b+c"}
+        grader = compile_grader(definition, options(), purpose="run")
+        ports = Ports(judge=judge)
+        began = time.monotonic()
+        found = await draw(
+            lambda: grader.grade({"text": "x"}, Sample("s"), ports), Sampling(n=3), JudgeContext()
+        )
+        assert 0.9 < time.monotonic() - began < 1.9
+        kinds = {failure.kind for one in found.draws for failure in one.grade.failures}
+        assert kinds <= {"deadline", "timeout"}
+        assert len(found.draws) == 3
         await asyncio.sleep(0.2)
-        assert upstream.cancelled == 1
+        assert upstream.cancelled == upstream.count == 4
 
     async def test_waiting_for_a_slot_counts(
         self, upstream: Upstream, make_judge: MakeJudge
