@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,12 @@ def ask(client: httpx.Client, name: str, row: dict[str, Any], **options: Any) ->
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+def peak_mib(service: world.Child) -> float:
+    """Return the most memory that ``service`` has had resident."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 class TestOneScore:
@@ -402,7 +410,7 @@ async def test_replicas_together_stay_within_the_concurrency(
 async def test_thousand_slow_judge_calls_leave_the_service_answering(
     service: world.Child, upstream: Upstream
 ) -> None:
-    upstream.script = lambda asked: completion(delay_s=3.0)
+    upstream.script = lambda asked: completion(delay_s=5.0)
     async with client_of(service) as client:
         batches = [
             asyncio.create_task(
@@ -413,18 +421,21 @@ async def test_thousand_slow_judge_calls_leave_the_service_answering(
             )
             for batch in range(8)
         ]
-        healthy = 0
+        waits_s = []
         while not all(batch.done() for batch in batches):
+            began = time.monotonic()
             answer = await client.get("/healthz")
             assert answer.status_code == 200
-            healthy += 1
-            await asyncio.sleep(0.05)
+            waits_s.append(time.monotonic() - began)
+            await asyncio.sleep(0.02)
         results = [r for batch in batches for r in batch.result().json()["results"]]
-    assert healthy > 5
     assert len(results) == 1000
     assert all(result["ok"] for result in results)
-    assert upstream.count == 1000
-    assert upstream.most_in_flight > 100  # how many at once depends on the machine
+    assert upstream.count == upstream.most_in_flight == 1000
+    assert peak_mib(service) < 500
+    # Beside other tests; `make bench` has the bar of 50 ms for the 99th percentile.
+    assert statistics.median(waits_s) < 0.05
+    assert len(waits_s) > 50
 
 
 def test_lint_learns_of_shutdowns_from_the_upstream(
