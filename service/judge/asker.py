@@ -152,7 +152,9 @@ class Asker:
             return Landed(
                 outcome=_surprise(route, error), part="leader", seconds=self._clock() - began
             )
-        lane.learned(expected=expected, used=outcome.usage.total_tokens)
+        if not outcome.usage.total_tokens:
+            bill.presume()
+        lane.learned(expected=expected, used=outcome.usage.total_tokens or expected)
         bill.stated = 0 if route.price is None else route.price.nanodollars(outcome.usage)
         return Landed(
             outcome=outcome,
@@ -179,8 +181,8 @@ class _Bill:
     Attributes:
         stated: Price of the usage that the reply states.
         presumed: The estimate, for each attempt that went out and brought no usage back because
-            time was up, the caller had gone, or the reply cannot be read: upstreams bill such work.
-            Error answers and failed connections are free.
+            time was up, the caller had gone, or the reply cannot be read or states none: upstreams
+            bill such work. Error answers and failed connections are free.
     """
 
     def __init__(self, estimate: int) -> None:
@@ -194,12 +196,16 @@ class _Bill:
         try:
             yield
         except (asyncio.CancelledError, EnvelopeError):
-            self.presumed += self._estimate
+            self.presume()
             raise
         except CallFailedError as error:
             if error.kind == TOO_LARGE:
-                self.presumed += self._estimate
+                self.presume()
             raise
+
+    def presume(self) -> None:
+        """Count the estimate once."""
+        self.presumed += self._estimate
 
 
 def _failure(route: Route, error: CallFailedError) -> Failed:

@@ -24,7 +24,7 @@ INSTRUCTION: Final = (
 )
 
 
-_MOST_TOKENS: Final = 10**9
+_MOST_TOKENS: Final = 10**8
 
 
 class EnvelopeError(ValueError):
@@ -34,18 +34,19 @@ class EnvelopeError(ValueError):
 def stated_usage(
     prompt: int | None, completion: int | None, total: int | None, cached: int | None
 ) -> TokenUsage:
-    """Return the usage that an upstream states, each amount from 0 to a billion.
+    """Return the usage that an upstream states; none at all where an amount cannot be true.
 
-    A negative amount would pay money back, and a number beyond 64 bits cannot be stored.
+    A negative amount would pay money back, and a huge one would spend everybody's budget.
     """
-    stated = (min(max(0, amount or 0), _MOST_TOKENS) for amount in (prompt, completion, cached))
-    prompt, completion, cached = stated
-    return TokenUsage(
+    prompt, completion, cached = prompt or 0, completion or 0, cached or 0
+    usage = TokenUsage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        total_tokens=min(max(0, total or prompt + completion), _MOST_TOKENS),
+        total_tokens=total or prompt + completion,
         cached_tokens=cached,
     )
+    amounts = (prompt, completion, cached, usage.total_tokens)
+    return usage if all(0 <= amount <= _MOST_TOKENS for amount in amounts) else TokenUsage()
 
 
 class _PromptDetails(msgspec.Struct):

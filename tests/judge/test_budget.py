@@ -185,14 +185,20 @@ class TestBudgets:
         with pytest.raises(BudgetExceededError):
             await judge.judge(call("no room"))
 
-    async def test_negative_usage_pays_nothing_back(
-        self, upstream: Upstream, make_judge: MakeJudge
+    @pytest.mark.parametrize("usage", [(-100_000, -5, 0), (10**30, 1, 0), (0, 0, 0)])
+    async def test_usage_that_cannot_be_true_counts_as_the_estimate(
+        self, upstream: Upstream, make_judge: MakeJudge, usage: tuple[int, int, int]
     ) -> None:
-        upstream.script = lambda asked: completion(usage=(-100_000, -5, 0))
-        judge = make_judge(config(Budget(per="total", dollars_per_day=1)), price=PRICE)
-        assert (await judge.judge(call())).diagnostics["cost_usd"] == 0
+        upstream.script = lambda asked: completion(usage=usage)
+        judge = make_judge(
+            config(Budget(per="total", dollars_per_day=1)),
+            price=Price(input=0.0, output=1000.0),
+            assumed_completion_tokens=400,
+        )
+        reply = await judge.judge(call())
+        assert (reply.diagnostics["cost_usd"], reply.usage.total_tokens) == (0, 0)
         await settled(judge)
-        assert await judge.spent_today(TRAINER) == {"total:": 0}
+        assert await judge.spent_today(TRAINER) == {"total:": pytest.approx(0.4)}
 
     @pytest.mark.parametrize(
         ("budgets", "problem"),

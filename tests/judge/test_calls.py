@@ -223,6 +223,14 @@ class TestLimits:
         assert caught.retry_after_s is not None
         assert upstream.count == 0
 
+    async def test_tokens_that_no_usage_states_are_not_given_back(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(usage=(0, 0, 0))
+        judge = make_judge(JudgeConfig(deadline_s=1), tokens_per_minute=6_000)
+        await judge.judge(call("takes nearly all of the burst of 600"))
+        assert (await failure(judge)).kind == "rate_limit"
+
     async def test_broken_upstream_is_left_alone_then_probed(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
