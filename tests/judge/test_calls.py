@@ -227,7 +227,8 @@ class TestLimits:
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
         upstream.script = lambda asked: completion(usage=(0, 0, 0))
-        judge = make_judge(JudgeConfig(deadline_s=1), tokens_per_minute=6_000)
+        judge = make_judge(JudgeConfig(deadline_s=2), tokens_per_minute=6_000)
+        await judge.warm()
         await judge.judge(call("takes nearly all of the burst of 600"))
         assert (await failure(judge)).kind == "rate_limit"
 
