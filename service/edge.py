@@ -19,8 +19,8 @@ from urllib.parse import quote
 from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
+from service.counting import Counts, Observations
 from service.logs import AccessLine, AccessLog
-from service.metrics import Metrics
 from service.problems import denied
 from service.urls import is_packed, unpack
 
@@ -28,6 +28,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _FLUSH_LINES = 256
 _MAX_PATH_CHARS = 2048  # routing remembers the last paths
 _UNROUTED = "(none)"
+_METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+_OTHER = "(other)"
 
 # First match decides; None is open to everybody. Everything unlisted needs any key at all.
 _SCOPES: tuple[tuple[str, str | None], ...] = (
@@ -50,13 +52,15 @@ class Edge:
         app: Any,  # noqa: ANN401 - any ASGI app
         *,
         keys: KeySource,
-        metrics: Metrics,
+        counts: Counts,
         access_log: AccessLog | None,
     ) -> None:
         """Wrap ``app``; without an access log requests are only counted."""
         self._app = app
         self._keys = keys
-        self._metrics = metrics
+        self._counts = counts
+        self._metrics = counts.metrics
+        self._seconds: dict[str, Observations] = {}  # of requests, by route
         self._log = access_log
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(6)
@@ -153,17 +157,32 @@ class Edge:
 
     def flush(self) -> None:
         """Count and log everything observed since the last time."""
+        self._counts.flush()
         self._metrics.in_flight.set(self._in_flight)
         lines, self._lines = self._lines, []
-        answered = Counter((line.method, line.route, line.status) for line in lines)
+        answered = Counter((_known(line.method), line.route, line.status) for line in lines)
         for (method, route, status), number in answered.items():
             self._metrics.requests.labels(method, route, str(status)).inc(number)
-        series = self._metrics.request_seconds
-        observe = {route: series.labels(route).observe for route in {line.route for line in lines}}
         for line in lines:
-            observe[line.route](line.seconds)
+            self._of(line.route).waiting.append(line.seconds)
+        for seconds in self._seconds.values():
+            seconds.flush()
         if self._log is not None:
             self._log.write(lines)
+
+
+    def _of(self, route: str) -> Observations:
+        """Return what collects the seconds of one route."""
+        seconds = self._seconds.get(route)
+        if seconds is None:
+            child = self._metrics.request_seconds.labels(route)
+            seconds = self._seconds[route] = Observations(child)
+        return seconds
+
+
+def _known(method: str) -> str:
+    """Return ``method``, if it is one of those that are counted by name."""
+    return method if method in _METHODS else _OTHER
 
 
 def _unpacked(scope: Any) -> tuple[str, bytes | None]:  # noqa: ANN401 - ASGI

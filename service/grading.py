@@ -23,9 +23,9 @@ from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
+from service.counting import GradeCounter
 from service.judge import JudgeContext, MissingRecordingError, judging
 from service.lean import ClientGoneError
-from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
 from service.wire import RowError, RowResult, ScoreRequest, Summary
 
@@ -122,6 +122,7 @@ class RowGrader:
         self._counter = counter
         self._debug = debug
         self._concurrency = concurrency
+        self._observe = counter.rewards.append
         self._known: dict[float, RowResult] = {}
         self._block = 1  # rows to grade before the next look at the clock
         self._sum = 0.0
@@ -143,20 +144,31 @@ class RowGrader:
             mean_reward=total / self.ok / _SUM_SCALE if self.ok else None,
         )
 
-    def close(self) -> None:
-        """Add the good rows to the metrics; failures were counted as they came."""
-        self._counter.count("ok", self.ok)
-
     async def batch(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return one result a row, in order."""
-        if not self.is_pure:
-            asked: list[Any] = [None] * len(rows)
-            await self.each(_aiter(enumerate(rows)), asked.__setitem__)
-            return asked
-        results: list[RowResult] = []
-        while len(results) < len(rows):
-            results += self.turn(rows[len(results) :])
-            await asyncio.sleep(0)
+        counter, before = self._counter, self.rows
+        counter.pending += len(rows)
+        try:
+            if not self.is_pure:
+                return await self._all_asked(rows)
+            results: list[RowResult] = []
+            while len(results) < len(rows):
+                graded = self.turn(rows[len(results) :])
+                counter.pending -= len(graded)
+                results += graded
+                await asyncio.sleep(0)
+            return results
+        finally:
+            counter.pending -= len(rows) - (self.rows - before)
+
+    async def _all_asked(self, rows: Sequence[Row]) -> list[RowResult]:
+        results: list[Any] = [None] * len(rows)
+
+        def emit(index: int, result: RowResult) -> None:
+            results[index] = result
+            self._counter.pending -= 1
+
+        await self.each(_aiter(enumerate(rows)), emit)
         return results
 
     def turn(self, rows: Sequence[Row]) -> list[RowResult]:
@@ -177,7 +189,10 @@ class RowGrader:
     def now(self, rows: Iterable[Row]) -> list[RowResult]:
         """Return the results of ``rows`` by a pure definition, at once."""
         grade_now = self._grader.grade_now
-        return [self.result(grade_now(item, sample)) for item, sample in rows]
+        started = time.perf_counter()
+        results = [self.result(grade_now(item, sample)) for item, sample in rows]
+        self._counter.took(time.perf_counter() - started, len(results))
+        return results
 
     async def each(
         self, rows: AsyncIterator[tuple[int, Row]], emit: Callable[[int, RowResult], None]
@@ -213,6 +228,7 @@ class RowGrader:
             self._counter.graded(grade)
             return self._row(grade)
         self.ok += 1
+        self._observe(reward)
         if self.is_pure:
             self._sum += reward * _SUM_SCALE
         else:
@@ -243,8 +259,7 @@ class RowGrader:
     def unreadable(self, message: str, index: int) -> RowResult:
         """Return the row of a line that no grader can read, and count it."""
         self.rows += 1
-        self._counter.count("failed")
-        self._counter.failure("invalid_row")
+        self._counter.unreadable()
         error = RowError(code="invalid_row", message=message)
         return RowResult(reward=0.0, ok=False, passed=False, index=index, error=error)
 

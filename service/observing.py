@@ -12,11 +12,13 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.adapters import Adapters
+from service.counting import add_in_bulk
 from service.judge.stats import Latency
 from service.metrics import Metrics
 from service.stores import NANO
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
+_STATES = ("off", "starting", "running", "refused")
 
 
 class Observer:
@@ -34,6 +36,15 @@ class Observer:
         self._judge()
         self._store()
 
+    async def look_at_budgets(self) -> None:
+        """Bring the series of the budgets up to date; while Redis is away they stay as they are."""
+        metrics = self._metrics
+        for budget in await self._adapters.judge.budgets_today():
+            labels = budget.per, budget.name
+            metrics.budget_limit.labels(*labels).set(budget.limit)
+            if budget.spent is not None:
+                metrics.budget_left.labels(*labels).set(max(0.0, budget.limit - budget.spent))
+
     def _grown(self, counter: Counter, values: Mapping[Any, float]) -> None:
         """Add what ``values``, by tuple of labels, have grown by."""
         for labels, value in values.items():
@@ -44,6 +55,8 @@ class Observer:
                 self._seen[key] = value
 
     def _sandbox(self) -> None:
+        for state in _STATES:
+            _set(self._metrics.sandbox_state, state, state == self._adapters.sandbox.state)
         running = self._adapters.sandbox.running
         if running is None:
             return
@@ -58,7 +71,7 @@ class Observer:
         metrics.sandbox_tiers.set(len(stats.tiers))
         metrics.sandbox_tier_bytes.set(sum(tier.memory_bytes for tier in stats.tiers))
         for level in _LEVELS:
-            metrics.sandbox_level.labels(level).set(level == stats.level)
+            _set(metrics.sandbox_level, level, level == stats.level)
 
     def _judge(self) -> None:
         judge, metrics = self._adapters.judge, self._metrics
@@ -73,22 +86,24 @@ class Observer:
         self._grown(metrics.judge_refused, {(k,): v for k, v in stats.refused.items()})
         for route, latency in stats.latency.items():
             self._observed(metrics.judge_seconds, route, latency)
+        for route, latency in stats.waits.items():
+            self._observed(metrics.judge_wait_seconds, route, latency)
         for state in judge.route_states:
             _set(metrics.judge_in_flight, state.route, state.in_flight)
             _set(metrics.judge_queued, state.route, state.queued)
             _set(metrics.judge_circuit_open, state.route, state.circuit != "closed")
 
     def _observed(self, histogram: Histogram, route: str, latency: Latency) -> None:
-        """Add a histogram counted elsewhere; prometheus-client has no public way to add in bulk."""
-        child = histogram.labels(route)
-        key: tuple[object, ...]
+        """Add what a histogram that is counted elsewhere has grown by."""
+        counts = []
         for number, count in enumerate(latency.buckets):
             key = (histogram, route, number)
-            child._buckets[number].inc(count - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
+            counts.append(count - self._seen.get(key, 0.0))
             self._seen[key] = count
-        key = (histogram, route, "sum")
-        child._sum.inc(latency.total_s - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
-        self._seen[key] = latency.total_s
+        summed = (histogram, route, "sum")
+        total = latency.total_s - self._seen.get(summed, 0.0)
+        self._seen[summed] = latency.total_s
+        add_in_bulk(histogram.labels(route), counts, total)
 
     def _store(self) -> None:
         stats = self._adapters.store.stats
@@ -96,5 +111,5 @@ class Observer:
         self._metrics.store_away.set(stats.away)
 
 
-def _set(gauge: Gauge, route: str, value: float) -> None:
-    gauge.labels(route).set(value)
+def _set(gauge: Gauge, label: str, value: float) -> None:
+    gauge.labels(label).set(value)

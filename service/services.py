@@ -9,6 +9,7 @@ import msgspec
 from graders.ports import Ports
 from service.adapters import Check
 from service.auth import KeySource
+from service.counting import Counts
 from service.definitions import AdHocGraders, Definitions
 from service.jobs import Jobs
 from service.metrics import Metrics
@@ -22,6 +23,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         jobs: Rewards that callers submit and poll.
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
+        counts: What counts grades.
         shutdowns: What is known about the end of judge models.
         look: Brings the metrics of the adapters up to date.
     """
@@ -31,6 +33,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     adhoc: AdHocGraders
     ports: Ports
     metrics: Metrics
+    counts: Counts
     keys: KeySource
     jobs: Jobs
     checks: dict[str, Check]

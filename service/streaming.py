@@ -176,7 +176,6 @@ class Stream(ASGIResponse):
             return
         finally:
             outbox.drop()
-            self._grader.close()
 
     def _read(self, line: bytes, index: int) -> Row | RowResult:
         """Return item and sample of one line, or the failed row that it is."""

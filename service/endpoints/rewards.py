@@ -87,15 +87,12 @@ async def _graded(
         else terms(request, f"{definition.name}@{definition.version}"),
         concurrency=services.settings.max_concurrent_rows,
     )
-    try:
-        results = grader.turn(rows)
-        if len(results) < len(rows):
-            rest = grader.batch(rows[len(results) :])
-            gone = request.until_gone() if waits else None
-            results += await (unless_gone(rest, gone) if gone else rest)
-        return results
-    finally:
-        grader.close()
+    results = grader.turn(rows)
+    if len(results) < len(rows):
+        rest = grader.batch(rows[len(results) :])
+        gone = request.until_gone() if waits else None
+        results += await (unless_gone(rest, gone) if gone else rest)
+    return results
 
 
 def _raise(refused: Refusal) -> NoReturn:

@@ -80,6 +80,7 @@ async def score(
     grader = definition.grader
     sample = sample_of(data)
     ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
+    counter = services.definitions.counter(definition)
     started = time.perf_counter()
     if data.sampling is not None:
         refuse_unless_judged(grader)
@@ -88,12 +89,13 @@ async def score(
         grade, ensemble = await unless_gone(draws, request.until_gone())
     elif grader.is_pure:
         grade = grader.grade_now(data.item, sample)
+        counter.took(time.perf_counter() - started)
     else:
         with judging(terms(request, f"{definition.name}@{definition.version}")):
             asked = grader.grade(data.item, sample, services.ports)
             grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
-    services.definitions.counter(definition).graded(grade)
+    counter.graded(grade)
     if grade.failures:
         raise_upstream(grade)
     return ScoreResponse(
@@ -175,13 +177,10 @@ async def score_batch(
         if batch.sampling is None
         else SampledRowGrader(**grading, sampling=batch.sampling)
     )
-    try:
-        results = grader.turn(rows)
-        if len(results) < len(rows):
-            rest = grader.batch(rows[len(results) :])
-            results += await unless_gone(rest, request.until_gone())
-    finally:
-        grader.close()
+    results = grader.turn(rows)
+    if len(results) < len(rows):
+        rest = grader.batch(rows[len(results) :])
+        results += await unless_gone(rest, request.until_gone())
     results, groups = grouped(results, [row.group for row in unread])
     answer = BatchResponse(
         **reference(definition),

@@ -11,7 +11,7 @@ from random import Random
 from time import monotonic, time
 from typing import Final
 
-from service.judge.budget import Budgets
+from service.judge.budget import Budgets, Standing
 from service.judge.client import CallFailedError, ListedModel, Upstreams
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext
@@ -85,14 +85,18 @@ class Asker:
                 self._settle(reserved, spent)
         outcome = landed.outcome
         if not isinstance(outcome, Failed):
-            self._stats.paid(outcome.model, outcome.usage)
-            self._stats.nanodollars[context.api_key, context.grader, outcome.model] += spent
+            account = context.api_key, context.grader
+            self._stats.paid(account, outcome.model, outcome.usage, spent)
             self._stats.unpriced[route.name] += route.price is None
         return landed
 
     async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
         """Return dollars spent today by budget that applies to ``context``."""
         return await self._budgets.spent_today(context)
+
+    async def budgets_today(self) -> list[Standing]:
+        """Return how every budget that was asked for stands."""
+        return await self._budgets.today()
 
     async def models(self) -> dict[str, list[ListedModel] | str]:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""

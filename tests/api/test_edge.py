@@ -18,6 +18,7 @@ from graders.ports import Ports
 from service import metrics as catalogue
 from service.app import create_app
 from service.auth import KeySource
+from service.counting import Counts
 from service.edge import Edge
 from service.logs import AccessLog, JsonFormatter, configure, event, write_stderr
 from service.metrics import Metrics
@@ -231,7 +232,7 @@ class TestCounts:
         async def inner(scope: Any, receive: Any, send: Any) -> None:
             seen.append(scope["type"])
 
-        app = Edge(inner, keys=KeySource("gk-x", ""), metrics=Metrics(), access_log=None)
+        app = Edge(inner, keys=KeySource("gk-x", ""), counts=Counts(Metrics()), access_log=None)
         await app({"type": "lifespan"}, None, None)
         assert seen == ["lifespan"]
 
