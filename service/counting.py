@@ -23,17 +23,20 @@ _AD_HOC = "(ad hoc)"
 _MOST = 1e6  # what a reward counts at most, so that no sum of squares ends as infinity
 
 
-def add_in_bulk(
-    child: prometheus_client.Histogram, counts: Sequence[float], total: float
+def add_observations(
+    histogram: prometheus_client.Histogram, counts: Sequence[float], total: float
 ) -> None:
-    """Add ``counts`` observations by bucket, not cumulated, that sum up to ``total``.
+    """Add many observations to the child of a histogram at once, which prometheus-client cannot.
 
-    prometheus-client has no public way to do so.
+    Args:
+        histogram: The child: what ``labels`` gave.
+        counts: Observations by bucket, not cumulated.
+        total: Sum of the observations.
     """
-    for bucket, count in zip(child._buckets, counts, strict=True):  # noqa: SLF001 - see above
+    for bucket, count in zip(histogram._buckets, counts, strict=True):  # noqa: SLF001 - see above
         if count:
             bucket.inc(count)
-    child._sum.inc(total)  # noqa: SLF001 - see above
+    histogram._sum.inc(total)  # noqa: SLF001 - see above
 
 
 class Observations:
@@ -56,7 +59,7 @@ class Observations:
         if found:
             places = [0, *(bisect_right(found, bound) for bound in self._bounds)]
             counts = [after - before for before, after in pairwise(places)]
-            add_in_bulk(self._child, counts, math.fsum(found))
+            add_observations(self._child, counts, math.fsum(found))
         return found
 
 

@@ -6,13 +6,14 @@ since the last look is added to the series.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.adapters import Adapters
-from service.counting import add_in_bulk
+from service.counting import add_observations
 from service.judge.stats import Latency
 from service.metrics import Metrics
 from service.stores import NANO
@@ -29,6 +30,7 @@ class Observer:
         self._metrics = metrics
         self._adapters = adapters
         self._seen: dict[tuple[object, ...], float] = {}
+        self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:
         """Bring the series up to date."""
@@ -95,15 +97,10 @@ class Observer:
 
     def _observed(self, histogram: Histogram, route: str, latency: Latency) -> None:
         """Add what a histogram that is counted elsewhere has grown by."""
-        counts = []
-        for number, count in enumerate(latency.buckets):
-            key = (histogram, route, number)
-            counts.append(count - self._seen.get(key, 0.0))
-            self._seen[key] = count
-        summed = (histogram, route, "sum")
-        total = latency.total_s - self._seen.get(summed, 0.0)
-        self._seen[summed] = latency.total_s
-        add_in_bulk(histogram.labels(route), counts, total)
+        seen = self._histograms.get((histogram, route), Latency())
+        counts = [now - then for now, then in zip(latency.buckets, seen.buckets, strict=True)]
+        add_observations(histogram.labels(route), counts, latency.total_s - seen.total_s)
+        self._histograms[histogram, route] = copy.deepcopy(latency)
 
     def _store(self) -> None:
         stats = self._adapters.store.stats

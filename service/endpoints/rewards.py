@@ -15,7 +15,6 @@ from litestar import Router, get, post
 from litestar.exceptions import ClientException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.types import ASGIApp, Receive, Send
 
 from graders.errors import BudgetExceededError, Finding, OverloadedError, UpstreamError
 from graders.registry import Definition
@@ -27,7 +26,7 @@ from service.endpoints.scores import Name, Version
 from service.grading import RowGrader, unless_gone
 from service.jobs import Endings
 from service.judge import JudgeContext
-from service.lean import Encoded, LeanRequest, LeanResponse, decode
+from service.lean import DIRECT, LeanRequest, LeanResponse, decode, own
 from service.problems import NotAvailableError, UngradedError
 from service.services import Services
 from service.terms import terms
@@ -167,28 +166,13 @@ def _submitting(dialect: Dialect) -> HTTPRouteHandler:
     return _posted(dialect, submit)
 
 
-def _direct(app: ASGIApp) -> ASGIApp:  # noqa: ARG001 - the handler is called past it
-    """Middleware that calls a handler of ours past Litestar's handling of arguments.
-
-    The handlers read query and body themselves, and their path parameters are texts. A third of the
-    time of a request.
-    """
-
-    async def call(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 - a scope has no type that holds our keys
-        request = LeanRequest(scope, receive, send)
-        answer = await scope["route_handler"].fn(request=request, **scope["path_params"])
-        await Encoded(_encode(answer.content), 200)(scope, receive, send)
-
-    return call
-
-
 def _posted(dialect: Dialect, function: Callable[..., Any]) -> HTTPRouteHandler:
     function.__doc__ = f"Grade as {dialect.callers} asks for it."
     parameters = [(p.name, p.default, p.values, p.meaning) for p in dialect.parameters]
     return post(
         [f"/{dialect.name}{suffix}" for suffix in ("", *dialect.suffixes)],
         status_code=200,
-        middleware=[_direct],
+        opt={DIRECT: own},
         operation_id=_operation_id,
         summary=f"Reward for {dialect.callers}",
         operation_class=takes_json(

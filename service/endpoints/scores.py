@@ -25,7 +25,7 @@ from service.grading import (
 )
 from service.groups import grouped
 from service.judge import judging
-from service.lean import LeanRequest, LeanResponse, direct
+from service.lean import DIRECT, LeanRequest, LeanResponse, typed
 from service.sampling import SampledRowGrader, drawn, refuse_unless_judged
 from service.services import Services
 from service.streaming import NDJSON, Stream
@@ -61,7 +61,7 @@ def reference(definition: Definition) -> dict[str, Any]:
 
 @post(
     "/score",
-    middleware=[direct],
+    opt={DIRECT: typed},
     status_code=200,
     operation_id="score",
     summary="Score one sample",
