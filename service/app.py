@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin, SwaggerRenderPlugin
@@ -27,6 +28,8 @@ from service.adapters import (
     running,
 )
 from service.auth import KeysError, KeySource
+from service.baselines import BaselinesError, load_baselines, show_baselines
+from service.counting import Counts
 from service.definitions import AdHocGraders, Definitions
 from service.edge import Edge
 from service.endpoints import health, openai_compat, rewards, scores
@@ -63,7 +66,8 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
     Raises:
         BrokenDefinitionsError: A definition cannot be served.
         KeysError: The keys file cannot be used.
-        StartError: The service would be open to the network without keys.
+        StartError: The service would be open to the network without keys, or the baselines file
+            cannot be used.
     """
     keys = KeySource(settings.api_key, settings.api_keys_file)
     if settings.host not in _LOOPBACK and keys.ring.is_open and not settings.allow_unauthenticated:
@@ -73,26 +77,33 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             "checks callers"
         )
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
+    series.build_info.labels(__version__).set(1)
+    _show_baselines(settings, series)
+    counts = Counts(series)
     options = engine_options(settings)
     adapters = build_adapters(settings) if ports is None else None
-    definitions = Definitions(definition_directories(settings), options, series)
+    definitions = Definitions(definition_directories(settings), options, counts)
+    jobs = Jobs(
+        MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
+        max_running=settings.max_submitted_rewards,
+    )
     services = Services(
         settings=settings,
         definitions=definitions,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=adapters.ports if adapters else ports or Ports(),
-        metrics=series,
-        keys=keys,
-        jobs=Jobs(
-            MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
-            max_running=settings.max_submitted_rewards,
+        ports=msgspec.structs.replace(
+            adapters.ports if adapters else ports or Ports(), watch=counts.watch()
         ),
+        metrics=series,
+        counts=counts,
+        keys=keys,
+        jobs=jobs,
         checks={
             "definitions": _definitions_check(definitions),
             **(adapters.checks if adapters else {}),
         },
         shutdowns=adapters.shutdowns if adapters else Shutdowns(),
-        look=Observer(series, adapters).look if adapters else _nothing_to_see,
+        observer=Observer(counts, jobs, adapters),
     )
     access_log = (
         AccessLog(write_stderr)
@@ -115,7 +126,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         request_max_body_size=settings.max_body_bytes,
         state=State({"services": services, "max_body_bytes": settings.max_body_bytes}),
     )
-    edge = Edge(app, keys=keys, metrics=series, access_log=access_log)
+    edge = Edge(app, keys=keys, counts=counts, access_log=access_log)
     return edge
 
 
@@ -126,8 +137,11 @@ def app_from_environment() -> Edge:
     return create_app(settings)
 
 
-def _nothing_to_see() -> None:
-    """Stand in for the observer of adapters where ports were given instead."""
+def _show_baselines(settings: Settings, series: metrics.Metrics) -> None:
+    try:
+        show_baselines(load_baselines(settings.reward_baselines_file), series)
+    except BaselinesError as error:
+        raise StartError(f"GRADEKEEPER_REWARD_BASELINES_FILE: {error}") from error
 
 
 def _definitions_check(definitions: Definitions) -> Check:
@@ -169,7 +183,11 @@ async def _running(
 async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
     """Count, log and watch beside the requests."""
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_flushing(edge)), loop.create_task(_watching(services))]
+    services.metrics.workers.set(1)
+    tasks = [
+        loop.create_task(_flushing(edge, services.metrics)),
+        loop.create_task(_watching(services)),
+    ]
     with contextlib.suppress(
         NotImplementedError, RuntimeError, ValueError
     ):  # not in the main thread
@@ -196,9 +214,11 @@ def _settle_memory() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-async def _flushing(edge: Edge) -> None:
+async def _flushing(edge: Edge, series: metrics.Metrics) -> None:
     while True:
+        due = time.perf_counter() + _FLUSH_S
         await asyncio.sleep(_FLUSH_S)
+        series.late_seconds.inc(max(0.0, time.perf_counter() - due))
         edge.flush()
 
 
@@ -208,7 +228,8 @@ async def _watching(services: Services) -> None:
     while True:
         await asyncio.sleep(pause or 5.0)
         _refresh_keys(services)
-        services.look()
+        services.observer.look()
+        await services.observer.look_at_budgets()
         if pause:
             services.definitions.reload_if_changed()
 

@@ -170,7 +170,6 @@ class Edge:
         if self._log is not None:
             self._log.write(lines)
 
-
     def _of(self, route: str) -> Observations:
         """Return what collects the seconds of one route."""
         seconds = self._seconds.get(route)

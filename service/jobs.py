@@ -83,6 +83,11 @@ class Jobs:
         self._ttl_s = ttl_s
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def running(self) -> int:
+        """Number of pieces of work under way."""
+        return len(self._tasks)
+
     async def submit(
         self, work: Callable[[], Awaitable[bytes]], endings: Endings, *, timeout_s: float
     ) -> str:

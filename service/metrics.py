@@ -115,9 +115,7 @@ class Metrics:
         self, name: str, unit: str, text: str, *labels: str, merge: Merge = "livesum"
     ) -> Gauge:
         self._enter("gauge", name, unit, text, labels)
-        return Gauge(
-            PREFIX + name, text, labels, registry=self.registry, multiprocess_mode=merge
-        )
+        return Gauge(PREFIX + name, text, labels, registry=self.registry, multiprocess_mode=merge)
 
     def _histogram(
         self, name: str, unit: str, text: str, *labels: str, buckets: tuple[float, ...]
@@ -269,7 +267,10 @@ class Metrics:
             "Own resident memory of the warm package sets.",
         )
         self.sandbox_level = gauge(
-            "sandbox_level", "workers", "Workers whose sandbox reached this isolation level.", "level"
+            "sandbox_level",
+            "workers",
+            "Workers whose sandbox reached this isolation level.",
+            "level",
         )
         self.sandbox_state = gauge(
             "sandbox_state",
@@ -322,9 +323,7 @@ class Metrics:
             "Questions that were not asked, by reason.",
             "reason",
         )
-        self.judge_in_flight = gauge(
-            "judge_in_flight", "calls", "Calls at the upstream.", "route"
-        )
+        self.judge_in_flight = gauge("judge_in_flight", "calls", "Calls at the upstream.", "route")
         self.judge_queued = gauge("judge_queued", "calls", "Calls waiting for a place.", "route")
         self.judge_circuit_open = gauge(
             "judge_circuit_open",
@@ -356,7 +355,7 @@ class Metrics:
         self.budget_left = self._gauge(
             "judge_budget_left_dollars",
             "dollars",
-            "Dollars of today's budget that are neither spent nor set aside; of several workers "
+            "Dollars of today's budget that are not spent yet, at most 5 s old; of several workers "
             "without Redis the one that has least left.",
             *("per", "name"),
             merge="livemin",

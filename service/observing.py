@@ -12,11 +12,12 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from service.adapters import Adapters
-from service.counting import add_observations
+from service.adapters import Adapters, LateSandbox
+from service.counting import Counts, add_observations
+from service.jobs import Jobs
+from service.judge import OpenAIJudge
 from service.judge.stats import Latency
-from service.metrics import Metrics
-from service.stores import NANO
+from service.stores import NANO, Store
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
 _STATES = ("off", "starting", "running", "refused")
@@ -25,23 +26,29 @@ _STATES = ("off", "starting", "running", "refused")
 class Observer:
     """Looks at the adapters of one process."""
 
-    def __init__(self, metrics: Metrics, adapters: Adapters) -> None:
-        """Copy from ``adapters`` into ``metrics``."""
-        self._metrics = metrics
+    def __init__(self, counts: Counts, jobs: Jobs, adapters: Adapters | None) -> None:
+        """Copy from ``adapters``, if there are any, and ``jobs`` into the metrics of ``counts``."""
+        self._counts = counts
+        self._metrics = counts.metrics
+        self._jobs = jobs
         self._adapters = adapters
         self._seen: dict[tuple[object, ...], float] = {}
         self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:
         """Bring the series up to date."""
-        self._sandbox()
-        self._judge()
-        self._store()
+        self._counts.flush()
+        self._metrics.submitted_running.set(self._jobs.running)
+        if self._adapters is not None:
+            self._sandbox(self._adapters.sandbox)
+            self._judge(self._adapters.judge)
+            self._store(self._adapters.store)
 
     async def look_at_budgets(self) -> None:
         """Bring the series of the budgets up to date; while Redis is away they stay as they are."""
         metrics = self._metrics
-        for budget in await self._adapters.judge.budgets_today():
+        budgets = await self._adapters.judge.budgets_today() if self._adapters else ()
+        for budget in budgets:
             labels = budget.per, budget.name
             metrics.budget_limit.labels(*labels).set(budget.limit)
             if budget.spent is not None:
@@ -56,10 +63,10 @@ class Observer:
                 (counter.labels(*labels) if labels else counter).inc(delta)
                 self._seen[key] = value
 
-    def _sandbox(self) -> None:
+    def _sandbox(self, sandbox: LateSandbox) -> None:
         for state in _STATES:
-            _set(self._metrics.sandbox_state, state, state == self._adapters.sandbox.state)
-        running = self._adapters.sandbox.running
+            _set(self._metrics.sandbox_state, state, state == sandbox.state)
+        running = sandbox.running
         if running is None:
             return
         stats, metrics = running.stats(), self._metrics
@@ -75,8 +82,8 @@ class Observer:
         for level in _LEVELS:
             _set(metrics.sandbox_level, level, level == stats.level)
 
-    def _judge(self) -> None:
-        judge, metrics = self._adapters.judge, self._metrics
+    def _judge(self, judge: OpenAIJudge) -> None:
+        metrics = self._metrics
         stats = judge.stats
         self._grown(metrics.judge_attempts, stats.attempts)
         self._grown(metrics.judge_retries, {(k,): v for k, v in stats.retries.items()})
@@ -102,10 +109,9 @@ class Observer:
         add_observations(histogram.labels(route), counts, latency.total_s - seen.total_s)
         self._histograms[histogram, route] = copy.deepcopy(latency)
 
-    def _store(self) -> None:
-        stats = self._adapters.store.stats
-        self._grown(self._metrics.store_operations, stats.operations)
-        self._metrics.store_away.set(stats.away)
+    def _store(self, store: Store) -> None:
+        self._grown(self._metrics.store_operations, store.stats.operations)
+        self._metrics.store_away.set(store.stats.away)
 
 
 def _set(gauge: Gauge, label: str, value: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from graders.ports import Ports
@@ -13,6 +11,7 @@ from service.counting import Counts
 from service.definitions import AdHocGraders, Definitions
 from service.jobs import Jobs
 from service.metrics import Metrics
+from service.observing import Observer
 from service.settings import Settings
 from service.shutdowns import Shutdowns
 
@@ -25,7 +24,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
         counts: What counts grades.
         shutdowns: What is known about the end of judge models.
-        look: Brings the metrics of the adapters up to date.
+        observer: Brings the metrics up to date.
     """
 
     settings: Settings
@@ -38,4 +37,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Jobs
     checks: dict[str, Check]
     shutdowns: Shutdowns
-    look: Callable[[], None]
+    observer: Observer

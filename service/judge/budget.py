@@ -160,9 +160,7 @@ class Budgets:
         limits = dict(self._limits)
         spent = await self._store.spent([self._counter(*budget) for budget in limits])
         return [
-            Standing(
-                per=per, name=name, limit=limit, spent=None if nano is None else nano / NANO
-            )
+            Standing(per=per, name=name, limit=limit, spent=None if nano is None else nano / NANO)
             for ((per, name), limit), nano in zip(limits.items(), spent, strict=True)
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from service.adapters import (
     sandbox_config,
 )
 from service.app import create_app
+from service.counting import Counts
+from service.jobs import Jobs, MemoryResults
 from service.judge.stats import Latency, RouteState
 from service.metrics import Metrics
 from service.observing import Observer
@@ -303,7 +306,8 @@ class TestObserver:
         monkeypatch.setattr(type(adapters.judge), "route_states", (state,))
         adapters.store.stats.operations["get", "hit"] += 7
         metrics = Metrics()
-        observer = Observer(metrics, adapters)
+        jobs = Jobs(MemoryResults(time.monotonic, entries=1), max_running=1)
+        observer = Observer(Counts(metrics), jobs, adapters)
         observer.look()
         observer.look()
         judge.attempts["main", "ok"] += 1
