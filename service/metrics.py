@@ -34,7 +34,7 @@ _LATENCY_BUCKETS = (
 _GRADE_BUCKETS = (0.00001, 0.0001, *_LATENCY_BUCKETS[1:])
 _REWARD_BUCKETS = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 5.0, 10.0)
 
-Merge = Literal["livesum", "livemin", "livemax", "mostrecent", "max"]
+Merge = Literal["livesum", "livemin", "livemax", "mostrecent"]
 
 LABELS = {
     "code": "Code of a failure, as answers and logs spell it.",
@@ -227,7 +227,7 @@ class Metrics:
             "definitions_reload_failed",
             "0 or 1",
             "1 when the last attempt to read the definitions again failed; the old ones are kept.",
-            merge="max",
+            merge="livemax",
         )
         self.reloads = self._counter(
             "definitions_reloads_total",

@@ -187,3 +187,42 @@ class TestWithoutRedis:
         refused = await made.reserve(TRAINER, 400_000_000, hold_s=60)
         assert isinstance(refused, Failed)
         await store.close()
+
+
+class TestStanding:
+    def of(self, *budgets: Budget, store: Store | None = None, now: float = NOON) -> Budgets:
+        clock = {"now": now}
+        self.clock = clock
+        return Budgets(
+            BudgetConfig(budgets=budgets),
+            store or MemoryStore(),
+            JudgeStats(),
+            wall=lambda: clock["now"],
+        )
+
+    async def test_of_named_budgets_is_known_before_anybody_spends(self) -> None:
+        budgets = self.of(
+            Budget(per="key", name="trainer", dollars_per_day=2.0),
+            Budget(per="key", dollars_per_day=1.0),
+            Budget(per="total", dollars_per_day=9.0),
+        )
+        found = {(one.per, one.name): (one.limit, one.spent) for one in await budgets.today()}
+        assert found == {("key", "trainer"): (2.0, 0.0), ("total", ""): (9.0, 0.0)}
+
+    async def test_of_all_others_once_they_are_used_and_anew_every_day(self) -> None:
+        budgets = self.of(Budget(per="grader", dollars_per_day=1.0))
+        reserved = await budgets.reserve(TRAINER, 400_000_000, hold_s=60)
+        assert isinstance(reserved, Reservation)
+        await budgets.settle(reserved, spent=250_000_000)
+        (one,) = await budgets.today()
+        assert (one.per, one.name, one.limit, one.spent) == ("grader", "gene@1", 1.0, 0.25)
+        self.clock["now"] += 86_400
+        (one,) = await budgets.today()
+        assert one.spent == 0.0
+
+    async def test_is_unknown_while_redis_is_away(self) -> None:
+        store = RedisStore(StoreConfig(url=f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2))
+        budgets = self.of(Budget(per="total", dollars_per_day=1.0), store=store)
+        (one,) = await budgets.today()
+        assert (one.limit, one.spent) == (1.0, None)
+        await store.close()
