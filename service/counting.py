@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from itertools import pairwise
+from operator import mul
 
 import prometheus_client
 
@@ -52,6 +53,11 @@ class Observations:
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 - no public way to ask
         self.waiting: list[float] = []
 
+    def add(self, value: float, times: int) -> None:
+        """Add ``value`` ``times`` times, at once."""
+        self._child._buckets[bisect_left(self._bounds, value)].inc(times)  # noqa: SLF001 - see above
+        self._child._sum.inc(value * times)  # noqa: SLF001 - see above
+
     def flush(self) -> list[float]:
         """Add the numbers, and return them in order."""
         found = sorted(self.waiting)
@@ -83,7 +89,7 @@ class GradeCounter:
         self._positive = metrics.reward_sum.labels(grader, version, "positive")
         self._negative = metrics.reward_sum.labels(grader, version, "negative")
         self._squares = metrics.reward_squares.labels(grader, version)
-        self._seconds = counts.seconds(kind, "whole").waiting
+        self._seconds = counts.seconds(kind, "whole")
         self.rewards = self._observed.waiting
         self.pending = 0
 
@@ -99,9 +105,9 @@ class GradeCounter:
     def took(self, seconds: float, rows: int = 1) -> None:
         """Note that grading ``rows`` samples by a pure definition took ``seconds`` together."""
         if rows == 1:
-            self._seconds.append(seconds)
+            self._seconds.waiting.append(seconds)
         elif rows:
-            self._seconds.extend([seconds / rows] * rows)
+            self._seconds.add(seconds / rows, rows)
 
     def unreadable(self) -> None:
         """Count a row that no grader can read."""
@@ -119,7 +125,7 @@ class GradeCounter:
         negative = bisect_left(found, 0.0)
         self._positive.inc(math.fsum(found[negative:]))
         self._negative.inc(-math.fsum(found[:negative]))
-        self._squares.inc(math.fsum(reward * reward for reward in found))
+        self._squares.inc(math.fsum(map(mul, found, found)))
 
 
 class Counts:

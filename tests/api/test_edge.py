@@ -184,6 +184,8 @@ class TestCounts:
                 await client.post(SCORE, json=ROW)
             await client.post(SCORE, content=b"{")
             await client.get(SCORE)
+            for method in ("PROPFIND", MARKER.upper()):
+                await client.request(method, SCORE)
             for number in range(20):
                 await client.get(f"/nowhere/{number}")
             edge.flush()
@@ -194,6 +196,7 @@ class TestCounts:
         assert metric(text, f'{requests}{{method="POST",route="{route}",status="400"}}') == 1
         assert metric(text, f'{requests}{{method="GET",route="(none)",status="405"}}') == 1
         assert metric(text, f'{requests}{{method="GET",route="(none)",status="404"}}') == 20
+        assert metric(text, f'{requests}{{method="(other)",route="(none)",status="405"}}') == 2
         seconds = "gradekeeper_request_duration_seconds_count"
         assert metric(text, f'{seconds}{{route="{route}"}}') == 4
         assert metric(text, "gradekeeper_requests_in_flight") == 0

@@ -16,11 +16,12 @@ GENE = 'grader="gene-ranking",version="2"'
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "baselines.json"
+    path = tmp_path / "baselines.json"
+    path.write_text('{"gene-ranking@2": {"mean": -0.25, "std": 0.5}}')
+    return path
 
 
 async def test_are_exported(file: Path, definitions: Path) -> None:
-    file.write_text('{"gene-ranking@2": {"mean": -0.25, "std": 0.5}}')
     app = create_app(settings(definitions, reward_baselines_file=str(file)), ports=Ports())
     async with calling(app) as client:
         text = (await client.get("/metrics")).text
@@ -54,5 +55,6 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
 
 
 def test_a_missing_file_stops_the_start(file: Path, definitions: Path) -> None:
-    with pytest.raises(StartError, match="GRADEKEEPER_REWARD_BASELINES_FILE: .* No such file"):
+    file.unlink()
+    with pytest.raises(StartError, match=r"^GRADEKEEPER_REWARD_BASELINES_FILE: .* No such file"):
         create_app(settings(definitions, reward_baselines_file=str(file)), ports=Ports())
