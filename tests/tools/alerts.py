@@ -5,7 +5,7 @@ from pathlib import Path
 _DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = _DEPLOY / "prometheus" / "rules.yaml"
 RESOURCE = _DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
-_HEAD = """# Written by `python -m tests.tools.alerts` from deploy/prometheus/rules.yaml; do not edit.
+_HEAD = """# Written by `python -m tests.tools.alerts` from deploy/prometheus/rules.yaml.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
