@@ -9,10 +9,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin, SwaggerRenderPlugin
@@ -41,8 +42,9 @@ from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
 from service.problems import handle
 from service.services import Services
-from service.settings import Settings
+from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
+from service.tracing import Tracing, TracingError, open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +58,21 @@ class StartError(RuntimeError):
     """The service refuses to start; one sentence says why and what to do."""
 
 
-def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
+def create_app(
+    settings: Settings, *, ports: Ports | None = None, tracing: Tracing | None = None
+) -> Edge:
     """Return the ASGI application.
 
     Args:
         settings: Effective settings.
         ports: Adapters to use in place of those that the settings ask for.
+        tracing: Where spans go, in place of where the settings send them.
 
     Raises:
         BrokenDefinitionsError: A definition cannot be served.
         KeysError: The keys file cannot be used.
-        StartError: The service would be open to the network without keys, or the baselines file
-            cannot be used.
+        StartError: The service would be open to the network without keys, the baselines file
+            cannot be used, or traces cannot be sent as asked for.
     """
     keys = KeySource(settings.api_key, settings.api_keys_file)
     if settings.host not in _LOOPBACK and keys.ring.is_open and not settings.allow_unauthenticated:
@@ -81,7 +86,11 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
     _show_baselines(settings, series)
     counts = Counts(series)
     options = engine_options(settings)
+    tracing = tracing or _tracing(settings)
     adapters = build_adapters(settings) if ports is None else None
+    ports = msgspec.structs.replace(
+        ports or (adapters.ports if adapters else Ports()), watch=counts.watch()
+    )
     definitions = Definitions(definition_directories(settings), options, counts)
     jobs = Jobs(
         MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
@@ -91,9 +100,7 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         settings=settings,
         definitions=definitions,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=msgspec.structs.replace(
-            adapters.ports if adapters else ports or Ports(), watch=counts.watch()
-        ),
+        ports=tracing.ports(ports) if tracing else ports,
         metrics=series,
         counts=counts,
         keys=keys,
@@ -110,7 +117,18 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
         if settings.access_log and settings.log_level in {"debug", "info"}
         else None
     )
-    app = LeanApp(
+    app = _routed(services, lambda _: _running(services, edge, adapters, tracing))
+    inner = tracing.around(app) if tracing else app
+    edge = Edge(inner, keys=keys, counts=counts, access_log=access_log)
+    return edge
+
+
+def _routed(
+    services: Services, running: Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]
+) -> LeanApp:
+    """Return the application with every route, which lives inside ``running``."""
+    settings = services.settings
+    return LeanApp(
         route_handlers=[
             *openai_compat.routers(),
             scores.router(),
@@ -119,15 +137,13 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             health.router(),
         ],
         exception_handlers={Exception: handle},
-        lifespan=[lambda _: _running(services, edge, adapters)],
+        lifespan=[running],
         logging_config=None,
         openapi_config=_openapi(),
         plugins=[RawSchemaPlugin()],
         request_max_body_size=settings.max_body_bytes,
         state=State({"services": services, "max_body_bytes": settings.max_body_bytes}),
     )
-    edge = Edge(app, keys=keys, counts=counts, access_log=access_log)
-    return edge
 
 
 def app_from_environment() -> Edge:
@@ -142,6 +158,15 @@ def _show_baselines(settings: Settings, series: metrics.Metrics) -> None:
         show_baselines(load_baselines(settings.reward_baselines_file), series)
     except BaselinesError as error:
         raise StartError(f"GRADEKEEPER_REWARD_BASELINES_FILE: {error}") from error
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if not settings.tracing:
+        return None
+    try:
+        return open_tracing(environment())
+    except TracingError as error:
+        raise StartError(f"GRADEKEEPER_TRACING: {error}") from error
 
 
 def _definitions_check(definitions: Definitions) -> Check:
@@ -169,10 +194,12 @@ def _openapi() -> OpenAPIConfig:
 
 @contextlib.asynccontextmanager
 async def _running(
-    services: Services, edge: Edge, adapters: Adapters | None
+    services: Services, edge: Edge, adapters: Adapters | None, tracing: Tracing | None
 ) -> AsyncIterator[None]:
     """Run everything that belongs to a living worker."""
     async with contextlib.AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
         if adapters is not None:
             await stack.enter_async_context(running(adapters))
         async with _background(services, edge):
