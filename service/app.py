@@ -88,9 +88,7 @@ def create_app(
     options = engine_options(settings)
     tracing = tracing or _tracing(settings)
     adapters = build_adapters(settings) if ports is None else None
-    ports = msgspec.structs.replace(
-        ports or (adapters.ports if adapters else Ports()), watch=counts.watch()
-    )
+    asked, watch = ports or (adapters.ports if adapters else Ports()), counts.watch()
     definitions = Definitions(definition_directories(settings), options, counts)
     jobs = Jobs(
         MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
@@ -100,7 +98,9 @@ def create_app(
         settings=settings,
         definitions=definitions,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=tracing.ports(ports) if tracing else ports,
+        ports=tracing.ports(asked, watch)
+        if tracing
+        else msgspec.structs.replace(asked, watch=watch),
         metrics=series,
         counts=counts,
         keys=keys,

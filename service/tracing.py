@@ -151,14 +151,14 @@ class Tracing:
         ) as span:
             yield span
 
-    def ports(self, ports: Ports) -> Ports:
-        """Return ``ports`` with a span around everything that is asked, and around every grade."""
+    def ports(self, ports: Ports, watch: Watch) -> Ports:
+        """Return ``ports`` with spans around what is asked, and around all that ``watch`` sees."""
         return Ports(
             judge=ports.judge and _TracedJudge(ports.judge, self),
             sandbox=ports.sandbox and _TracedSandbox(ports.sandbox, self),
             embedder=ports.embedder and _TracedEmbedder(ports.embedder, self),
             endpoint=ports.endpoint and _TracedEndpoint(ports.endpoint, self),
-            watch=_TracedWatch(ports.watch, self),
+            watch=_TracedWatch(watch, self),
         )
 
     async def close(self) -> None:
@@ -215,21 +215,18 @@ class TracedApp:
 
 
 class _TracedWatch:
-    def __init__(self, inner: Watch | None, tracing: Tracing) -> None:
+    def __init__(self, inner: Watch, tracing: Tracing) -> None:
         self._inner = inner
         self._tracing = tracing
 
     async def whole(self, kind: str, grading: Awaitable[Grade]) -> Grade:
         """Put a span around one sample."""
         attributes = {"gradekeeper.type": kind, "gradekeeper.grader": current_context().grader}
-        if self._inner is not None:
-            grading = self._inner.whole(kind, grading)
-        return await self._graded("grade", attributes, grading)
+        return await self._graded("grade", attributes, self._inner.whole(kind, grading))
 
     async def part(self, kind: str, key: str, grading: Awaitable[Grade]) -> Grade:
         """Put a span around one part of a ``multi``."""
-        if self._inner is not None:
-            grading = self._inner.part(kind, key, grading)
+        grading = self._inner.part(kind, key, grading)
         if not key:  # a grader on its own, whose span is open
             return await grading
         attributes = {"gradekeeper.type": kind, "gradekeeper.part": key}

@@ -436,6 +436,29 @@ class TestCollector:
             assert child.stop() == -signal.SIGTERM
         assert collector.resource()["service.name"] == "rewards"
 
+    async def test_gets_spans_of_an_application_that_others_run(
+        self, directory: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in variables(collector.url).items():
+            if name.startswith("OTEL_"):
+                monkeypatch.setenv(name, value)
+        app = create_app(settings(directory, tracing=True), ports=Ports())
+        messages = iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> Any:
+            kind = next(messages)
+            if kind == "lifespan.shutdown":
+                async with calling(app) as client:
+                    await client.post(score("exact"), json=ROW)
+            return {"type": kind}
+
+        async def send(message: Any) -> None:
+            assert message["type"].endswith(".complete")
+
+        await app({"type": "lifespan", "state": {}}, receive, send)
+        assert [span.name for span in collector.spans()] == [SCORE]
+        assert collector.resource()["service.name"] == "gradekeeper"
+
     def test_that_is_away_holds_nobody_up(self, directory: Path, tmp_path: Path) -> None:
         environment = variables(f"http://127.0.0.1:{free_port()}", OTEL_BSP_SCHEDULE_DELAY="50")
         with running(directory, tmp_path / "log", **environment) as child:
