@@ -93,7 +93,7 @@ redis:  ## make sure there is a Redis server for the tests
 		|| { echo "The tests need a Redis server. On Debian and Ubuntu, as root:" >&2; \
 		echo "    apt-get install redis-server" >&2; exit 1; }
 
-promtool: $(BIN)/python  ## make sure there is promtool, which tests the alerts
+promtool: $(BIN)/python  ## make sure there are promtool and prometheus for the tests
 	@requirements/promtool.sh $(BIN)
 
 clean:  ## remove everything that make and the tools have made
