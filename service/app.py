@@ -36,14 +36,16 @@ from service.edge import Edge
 from service.endpoints import health, openai_compat, rewards, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
-from service.jobs import Jobs, MemoryResults
+from service.jobs import Jobs
 from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
 from service.problems import handle
+from service.publishing import Publications
 from service.services import Services
 from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
+from service.stores import MemoryStore, StoreConfig
 from service.tracing import Tracing, TracingError, open_tracing
 
 logger = logging.getLogger(__name__)
@@ -84,34 +86,11 @@ def create_app(
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
     series.build_info.labels(__version__).set(1)
     _show_baselines(settings, series)
-    counts = Counts(series)
-    options = engine_options(settings)
     tracing = tracing or _tracing(settings)
+    counts = Counts(series)
     adapters = build_adapters(settings) if ports is None else None
-    asked, watch = ports or (adapters.ports if adapters else Ports()), counts.watch()
-    definitions = Definitions(definition_directories(settings), options, counts)
-    jobs = Jobs(
-        MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
-        max_running=settings.max_submitted_rewards,
-    )
-    services = Services(
-        settings=settings,
-        definitions=definitions,
-        adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=tracing.ports(asked, watch)
-        if tracing
-        else msgspec.structs.replace(asked, watch=watch),
-        metrics=series,
-        counts=counts,
-        keys=keys,
-        jobs=jobs,
-        checks={
-            "definitions": _definitions_check(definitions),
-            **(adapters.checks if adapters else {}),
-        },
-        shutdowns=adapters.shutdowns if adapters else Shutdowns(),
-        observer=Observer(counts, jobs, adapters),
-    )
+    asked = _watched(adapters.ports if adapters else ports or Ports(), counts, tracing)
+    services = _services(settings, keys, counts, adapters, asked)
     access_log = (
         AccessLog(write_stderr)
         if settings.access_log and settings.log_level in {"debug", "info"}
@@ -119,7 +98,7 @@ def create_app(
     )
     app = _routed(services, lambda _: _running(services, edge, adapters, tracing))
     inner = tracing.around(app) if tracing else app
-    edge = Edge(inner, keys=keys, counts=counts, access_log=access_log)
+    edge = Edge(inner, keys=keys, counts=services.counts, access_log=access_log)
     return edge
 
 
@@ -169,7 +148,70 @@ def _tracing(settings: Settings) -> Tracing | None:
         raise StartError(f"GRADEKEEPER_TRACING: {error}") from error
 
 
-def _definitions_check(definitions: Definitions) -> Check:
+def _watched(ports: Ports, counts: Counts, tracing: Tracing | None) -> Ports:
+    """Return ``ports`` with what is measured, and what is traced if anything is."""
+    watch = counts.watch()
+    return tracing.ports(ports, watch) if tracing else msgspec.structs.replace(ports, watch=watch)
+
+
+def _services(
+    settings: Settings,
+    keys: KeySource,
+    counts: Counts,
+    adapters: Adapters | None,
+    ports: Ports,
+) -> Services:
+    """Return what the routes use; graders ask ``ports``."""
+    jobs = _jobs(settings, adapters)
+    options = engine_options(settings)
+    definitions = Definitions(definition_directories(settings), options, counts)
+    publications = Publications(
+        (adapters.store if adapters else MemoryStore()).documents,
+        definitions,
+        options,
+        most=settings.max_published,
+        refusal=_cannot_publish(settings),
+    )
+    return Services(
+        settings=settings,
+        definitions=definitions,
+        publications=publications,
+        adhoc=AdHocGraders(options, settings.run_cache_entries),
+        ports=ports,
+        metrics=counts.metrics,
+        counts=counts,
+        keys=keys,
+        jobs=jobs,
+        checks={
+            "definitions": _definitions_check(definitions, publications),
+            **(adapters.checks if adapters else {}),
+        },
+        shutdowns=adapters.shutdowns if adapters else Shutdowns(),
+        observer=Observer(counts, jobs, adapters),
+    )
+
+
+def _jobs(settings: Settings, adapters: Adapters | None) -> Jobs:
+    """Return the runner of submitted rewards.
+
+    In memory it has a store of its own, where judges' replies do not crowd out results.
+    """
+    shared = adapters is not None and bool(settings.redis_url)
+    own = MemoryStore(StoreConfig(memory_entries=4 * settings.max_submitted_rewards))
+    return Jobs(
+        adapters.store if adapters is not None and shared else own,
+        shared=shared,
+        max_running=settings.max_submitted_rewards,
+    )
+
+
+def _cannot_publish(settings: Settings) -> str | None:
+    if settings.redis_url or settings.workers == 1:
+        return None
+    return "publishing where several workers serve needs GRADEKEEPER_REDIS_URL, which they share"
+
+
+def _definitions_check(definitions: Definitions, publications: Publications) -> Check:
     """Return what shows the definitions; after a refused reload the old ones still serve."""
 
     async def check() -> dict[str, Any]:
@@ -177,6 +219,7 @@ def _definitions_check(definitions: Definitions) -> Check:
             "ok": True,
             "versions": len(definitions.registry),
             "reload_failed": definitions.failure is not None,
+            **publications.state,
         }
 
     return check
@@ -214,6 +257,7 @@ async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
     tasks = [
         loop.create_task(_flushing(edge, services.metrics)),
         loop.create_task(_watching(services)),
+        loop.create_task(services.publications.follow()),
     ]
     with contextlib.suppress(
         NotImplementedError, RuntimeError, ValueError

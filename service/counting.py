@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from itertools import pairwise
 from operator import mul
+from typing import Protocol
 
 import prometheus_client
 
@@ -69,12 +70,21 @@ class Observations:
         return found
 
 
+class Batch(Protocol):
+    """Rows that came together and are graded one after the other."""
+
+    @property
+    def pending(self) -> int:
+        """Rows that still wait for their grade."""
+        ...
+
+
 class GradeCounter:
     """Counts the grades of one definition.
 
     Attributes:
         rewards: Rewards that can be trusted; appending one counts a grade that is ok.
-        pending: Rows of JSON batches that still wait for their grade.
+        batches: JSON batches being graded.
     """
 
     def __init__(self, counts: Counts, grader: str, version: str, kind: str) -> None:
@@ -91,7 +101,7 @@ class GradeCounter:
         self._squares = metrics.reward_squares.labels(grader, version)
         self._seconds = counts.seconds(kind, "whole")
         self.rewards = self._observed.waiting
-        self.pending = 0
+        self.batches: set[Batch] = set()
 
     def graded(self, grade: Grade) -> None:
         """Count one grade: ``ok``, ``failed``, or ``upstream`` when nobody could be asked."""
@@ -176,7 +186,9 @@ class Counts:
             counter.flush()
         for seconds in self._seconds.values():
             seconds.flush()
-        pending = sum(counter.pending for counter in self._graders.values())
+        pending = sum(
+            batch.pending for counter in self._graders.values() for batch in counter.batches
+        )
         self.metrics.rows_pending.set(pending)
         for kind, number in self._under_way.items():
             self.metrics.grades_in_flight.labels(kind).set(number)

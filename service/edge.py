@@ -41,6 +41,7 @@ _SCOPES: tuple[tuple[str, str | None], ...] = (
     ("/schema", None),
     ("/metrics", "metrics"),
 )
+_PUBLISHING = re.compile(r"/v1/graders/[^/]+/(?:versions/?|labels/.*)\Z", re.DOTALL)
 _URL_SCOPES = frozenset({"score"})
 
 
@@ -94,7 +95,7 @@ class Edge:
         in_url = None
         if is_packed(path, scope["query_string"]):
             path, in_url = _unpacked(scope)
-        key, refusal = self._admit(path, secret, in_url)
+        key, refusal = self._admit(scope["method"], path, secret, in_url)
         scope["api_key"] = key
         self._in_flight += 1
         try:
@@ -124,7 +125,7 @@ class Edge:
                 self.flush()
 
     def _admit(
-        self, path: str, secret: bytes | None, in_url: bytes | None = None
+        self, method: str, path: str, secret: bytes | None, in_url: bytes | None = None
     ) -> tuple[Key | None, tuple[int, str] | None]:
         """Return the caller's key, and why the call is refused if it is.
 
@@ -136,11 +137,7 @@ class Edge:
         ring = self._keys.ring
         if ring.is_open:
             return None, None
-        needed: str | None = ""
-        for prefix, scope in _SCOPES:
-            if path.startswith(prefix):
-                needed = scope
-                break
+        needed = _needed_scope(method, path)
         if needed is None:
             return None, None
         if secret is None and in_url and needed == "score":
@@ -182,6 +179,15 @@ class Edge:
 def _known(method: str) -> str:
     """Return ``method``, if it is one of those that are counted by name."""
     return method if method in _METHODS else _OTHER
+
+
+def _needed_scope(method: str, path: str) -> str | None:
+    """Return the scope that a call needs: empty for any, None where no key is needed."""
+    for prefix, scope in _SCOPES:
+        if path.startswith(prefix):
+            publishes = scope == "score" and method != "GET" and _PUBLISHING.match(path)
+            return "publish" if publishes else scope
+    return ""
 
 
 def _unpacked(scope: Any) -> tuple[str, bytes | None]:  # noqa: ANN401 - ASGI

@@ -8,10 +8,11 @@ way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -129,6 +130,7 @@ class RowGrader:
         self._rewards = array(
             "d"
         )  # of rows that end in any order, whose mean must not depend on it
+        self._due = 0
         self.rows = 0
         self.ok = 0
         self.passed = 0
@@ -146,30 +148,31 @@ class RowGrader:
 
     async def batch(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return one result a row, in order."""
-        counter, before = self._counter, self.rows
-        counter.pending += len(rows)
-        try:
+        with self.awaited(len(rows)):
             if not self.is_pure:
-                return await self._all_asked(rows)
+                asked: list[Any] = [None] * len(rows)
+                await self.each(in_turn(enumerate(rows)), asked.__setitem__)
+                return asked
             results: list[RowResult] = []
             while len(results) < len(rows):
-                graded = self.turn(rows[len(results) :])
-                counter.pending -= len(graded)
-                results += graded
+                results += self.turn(rows[len(results) :])
                 await asyncio.sleep(0)
             return results
+
+    @contextlib.contextmanager
+    def awaited(self, number: int) -> Iterator[None]:
+        """Show the next ``number`` rows as pending until each has its grade, or the block ends."""
+        self._due = self.rows + number
+        self._counter.batches.add(self)
+        try:
+            yield
         finally:
-            counter.pending -= len(rows) - (self.rows - before)
+            self._counter.batches.discard(self)
 
-    async def _all_asked(self, rows: Sequence[Row]) -> list[RowResult]:
-        results: list[Any] = [None] * len(rows)
-
-        def emit(index: int, result: RowResult) -> None:
-            results[index] = result
-            self._counter.pending -= 1
-
-        await self.each(_aiter(enumerate(rows)), emit)
-        return results
+    @property
+    def pending(self) -> int:
+        """Rows of the batch being graded that still wait for their grade."""
+        return self._due - self.rows
 
     def turn(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return the results of the first of ``rows``: what one turn of the event loop may take.
@@ -282,7 +285,8 @@ async def unless_gone(work: Coroutine[Any, Any, T], gone: Coroutine[Any, Any, No
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _aiter(entries: Iterable[T]) -> AsyncIterator[T]:
+async def in_turn(entries: Iterable[T]) -> AsyncIterator[T]:
+    """Yield ``entries``, as `RowGrader.each` takes them."""
     for entry in entries:
         yield entry
 

@@ -135,7 +135,7 @@ def _handler(dialect: Dialect) -> HTTPRouteHandler:
 
     async def reward(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
         services: Services = request.app.state.services
-        definition = services.definitions.get(name, version)
+        definition = await services.publications.find(name, version)
         options, reading = await reader.read(request)
         results = await _graded(request, definition, reading.rows, waits=True)
         refused = refusal(dialect, options, results)
@@ -152,7 +152,7 @@ def _submitting(dialect: Dialect) -> HTTPRouteHandler:
 
     async def submit(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
         services: Services = request.app.state.services
-        definition = services.definitions.get(name, version)
+        definition = await services.publications.find(name, version)
         options, reading = await reader.read(request)
 
         async def work() -> bytes:
@@ -192,14 +192,18 @@ def _operation_id(_: Any, __: Any, path: list[Any]) -> str:  # noqa: ANN401 - Li
     "/roll",
     operation_id="pollRoll",
     summary="Poll a reward for ROLL",
-    responses={200: ResponseSpec(roll.Result, description="What is known."), **_REFUSED},
+    responses={
+        200: ResponseSpec(roll.Result, description="What is known."),
+        **_REFUSED,
+        **problems(503),
+    },
 )
 async def poll_roll(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return what is known of a submitted sample; the GET has a JSON body."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     asked = decode(_POLL, await request.body())
-    found = await services.jobs.poll(asked.reward_request_id)
+    found = await services.jobs.poll(asked.reward_request_id, _ENDINGS)
     return LeanResponse(roll.UNKNOWN if found is None else msgspec.Raw(found))
 
 
@@ -217,7 +221,7 @@ _AGGREGATE = msgspec.json.Decoder(nemo_gym.AggregateRequest)
 async def seed_session(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Answer that nothing needs to be kept: grading has no session."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     await request.body()
     return LeanResponse({})
 
@@ -235,7 +239,7 @@ async def seed_session(request: LeanRequest, name: Name, version: Version) -> Le
 async def aggregate_metrics(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return the statistics of the replies that are not masked."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     return LeanResponse(nemo_gym.aggregate(decode(_AGGREGATE, await request.body())))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from service.adapters import (
 )
 from service.app import create_app
 from service.counting import Counts
-from service.jobs import Jobs, MemoryResults
+from service.jobs import Jobs
 from service.judge import JudgeContext
 from service.judge.budget import Standing
 from service.judge.stats import Latency, RouteState
@@ -35,7 +34,7 @@ from service.sandbox.build_image import known_tags
 from service.sandbox.config import IsolationReport, SandboxStats
 from service.sandbox.problems import IsolationTooWeakError
 from service.settings import Settings
-from service.stores import Reservation
+from service.stores import MemoryStore, Reservation
 from tests.api.world import calling, metric, serving, settings
 
 RUN = SandboxRun(source="def grade(sample, item): return 1", image_tag="2025-05-08", payload=b"{}")
@@ -299,7 +298,7 @@ class TestObserver:
         await asyncio.to_thread(budgets.write_text, text)
         adapters = build_adapters(Settings(sandbox="off", judge_budgets_file=str(budgets)))
         counts = Counts(Metrics())
-        jobs = Jobs(MemoryResults(time.monotonic, entries=1), max_running=1)
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
         observer = Observer(counts, jobs, adapters)
         await observer.look_at_budgets()
         left = 'gradekeeper_judge_budget_left_dollars{name="",per="total"}'
@@ -317,7 +316,7 @@ class TestObserver:
     ) -> None:
         adapters = build_adapters(Settings(sandbox="off"))
         counts = Counts(Metrics())
-        jobs = Jobs(MemoryResults(time.monotonic, entries=1), max_running=1)
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
         spent: float | None = 1.5
 
         async def budgets_today() -> list[Standing]:
@@ -333,7 +332,7 @@ class TestObserver:
 
     async def test_without_adapters_there_is_nothing_to_see(self) -> None:
         counts = Counts(Metrics())
-        jobs = Jobs(MemoryResults(time.monotonic, entries=1), max_running=1)
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
         await Observer(counts, jobs, None).look_at_budgets()
         assert "judge_budget_left_dollars{" not in counts.metrics.exposition()[0].decode()
 
@@ -353,7 +352,7 @@ class TestObserver:
         monkeypatch.setattr(type(adapters.judge), "route_states", (state,))
         adapters.store.stats.operations["get", "hit"] += 7
         metrics = Metrics()
-        jobs = Jobs(MemoryResults(time.monotonic, entries=1), max_running=1)
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
         observer = Observer(Counts(metrics), jobs, adapters)
         observer.look()
         observer.look()

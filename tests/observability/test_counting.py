@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.grade import Failure, Grade
+from graders.ports import JudgeReply, Ports
+from service.app import create_app
 from service.counting import Counts, Observations
 from service.grading import RowGrader
 from service.judge import JudgeContext
 from service.metrics import Metrics
-from tests.api.world import metric
+from tests.api.world import calling, metric, settings
+from tests.fakes import FakeJudge, verdict
 
 GENE = 'grader="gene",version="1"'
 FAILED = Failure(code="invalid_variable", flag="invalid_variable_error", message="no")
@@ -161,6 +165,30 @@ class TestPendingRows:
         assert len(await grader.batch(rows)) == 3
         assert seen == [3, 2, 1]
         assert value(counts, "batch_rows_pending") == 0
+
+    async def test_of_a_batch_that_is_answered_as_a_stream_count_too(
+        self, definitions: Path
+    ) -> None:
+        let_go = asyncio.Event()
+
+        async def answer() -> JudgeReply:
+            await let_go.wait()
+            return verdict(1.0)
+
+        ports = Ports(judge=FakeJudge(lambda _: answer()))
+        app = create_app(settings(definitions, max_concurrent_rows=2), ports=ports)
+        body = {"rows": [{"item": {"question": "q"}, "model_sample": str(n)} for n in range(5)]}
+        path = "/v1/graders/judged/versions/1/score/batch"
+        async with calling(app, headers={"accept": "application/x-ndjson"}) as client:
+            batch = asyncio.ensure_future(client.post(path, json=body))
+            await asyncio.sleep(0.05)
+            waiting = (await client.get("/metrics")).text
+            let_go.set()
+            assert len((await batch).text.splitlines()) == 6
+            done = (await client.get("/metrics")).text
+        assert metric(waiting, "gradekeeper_batch_rows_pending") == 5
+        assert metric(waiting, 'gradekeeper_grades_in_flight{type="score_model"}') == 2
+        assert metric(done, "gradekeeper_batch_rows_pending") == 0
 
     async def test_of_a_batch_that_is_given_up_are_none(
         self, counts: Counts, world_of: Any
