@@ -42,6 +42,7 @@ MARKER = "confidential-77ad"
 GRADERS = ("exact", "overlap", "judged", "labelled", "meaning", "coded", "hanging", "mixed")
 RUN = "/v1/fine_tuning/alpha/graders/run"
 MODELS = 250  # more than both workers together count by name
+LEFT = "gradekeeper_judge_budget_left_dollars"
 HANGING = "def grade(sample, item):\n    while True:\n        pass\n"
 CATALOGUE = {series.name: series for series in Metrics().catalogue}
 # What this traffic has no reason to show.
@@ -157,7 +158,7 @@ def scraped(url: str) -> list[Metric]:
     until(
         lambda: value(scrape(url), "gradekeeper_judge_tokens_total", kind="prompt") >= 100 * MODELS
     )
-    until(lambda: value(scrape(url), "gradekeeper_judge_budget_limit_dollars", per="total") == 5.0)
+    until(lambda: 0 < value(scrape(url), LEFT, per="total") < 5.0 - 0.00036 * MODELS)
     return scrape(url)
 
 
@@ -270,7 +271,8 @@ def test_what_hung_was_killed_and_what_was_asked_was_paid(scraped: list[Metric])
         python = {"phase": phase, "type": "python"}
         assert value(scraped, "gradekeeper_grade_duration_seconds_count", **python) == 2
     spent = value(scraped, "gradekeeper_judge_cost_dollars_total")
-    left = value(scraped, "gradekeeper_judge_budget_left_dollars", per="total")
+    left = value(scraped, LEFT, per="total")
+    assert value(scraped, "gradekeeper_judge_budget_limit_dollars", per="total") == 5.0
     assert 0.00036 * MODELS < spent < 0.00036 * (MODELS + 10)
     assert left == pytest.approx(5.0 - spent, abs=0.01)
     assert value(scraped, "gradekeeper_reward_baseline_mean", grader="exact") == 0.5
