@@ -161,13 +161,16 @@ class ParameterError(ValueError):
 
 def prompt_key(default: str = "prompt") -> Parameter:
     """Return the parameter that names the item field of the prompt."""
-    meaning = "Item field that takes the prompt; empty leaves it out."
+    meaning = "Item field that takes the prompt, where one is sent; empty leaves it out."
     return Parameter(name="prompt", default=default, meaning=meaning)
 
 
 def label_key(default: str) -> Parameter:
     """Return the parameter that names the item field of the label."""
-    meaning = "Item field that takes the label; empty leaves it out."
+    meaning = (
+        "Item field that takes the label; empty leaves it out. A label that is not sent, or is "
+        "`null`, leaves it out too."
+    )
     return Parameter(name="label", default=default, meaning=meaning)
 
 

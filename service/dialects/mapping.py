@@ -139,8 +139,8 @@ def fill(
     item: dict[str, JsonValue],
     options: Options,
     *,
-    prompt: JsonValue = _ABSENT,
-    label: JsonValue = _ABSENT,
+    prompt: JsonValue = None,
+    label: JsonValue = None,
     source: JsonValue = None,
 ) -> dict[str, JsonValue]:
     """Return ``item`` with the prompt, the label and the URL's further fields put in.
@@ -148,16 +148,16 @@ def fill(
     Args:
         item: What the dialect itself makes of the row; changed in place.
         options: Of the URL.
-        prompt: Left out where the caller sends none.
-        label: Left out where the caller sends none.
+        prompt: None where the caller sends none; then the item has no such field.
+        label: Likewise. A grader that reads it then fails, in place of comparing with ``null``.
         source: What paths look into.
 
     Raises:
         RowError: A path leads nowhere.
     """
-    if options.prompt and prompt is not _ABSENT:
+    if options.prompt and prompt is not None:
         item[options.prompt] = prompt
-    if options.label and label is not _ABSENT:
+    if options.label and label is not None:
         item[options.label] = label
     for pick in options.picks:
         item[pick.key] = at(source, pick.path, f"{_ITEM}{pick.key}")

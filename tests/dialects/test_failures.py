@@ -24,9 +24,9 @@ from graders.ports import Ports, SandboxResult
 from service.app import create_app
 from service.dialects import DIALECTS
 from service.dialects.contract import Dialect
-from service.dialects.failure_table import GOOD, OUTSIDE, cases, cell, document, policies
+from service.dialects.failure_table import GOOD, NO_LABEL, OUTSIDE, cases, cell, document, policies
 from tests.api.world import calling, key_entry, serving, settings, wait_until
-from tests.dialects.world import ask, path, ports
+from tests.dialects.world import ask, path, ports, takes_label, unlabelled, unmapped
 from tests.fakes import FakeJudge
 from tests.tools.dialects import PAGE
 
@@ -55,12 +55,12 @@ def serve(graders: Path) -> Callable[..., contextlib.AbstractAsyncContextManager
     return make
 
 
-def comparable(answer: Any, dialect: Dialect) -> Any:
+def comparable(answer: Any, sent: Any) -> Any:
     """Return an answer with sentences and names replaced as in the table, the echo left out."""
     if not isinstance(answer, dict):
         return answer
-    if isinstance(dialect.example, dict) and dialect.example.keys() <= answer.keys():
-        answer = {key: value for key, value in answer.items() if key not in dialect.example}
+    if isinstance(sent, dict) and sent.keys() <= answer.keys():
+        answer = {key: value for key, value in answer.items() if key not in sent}
     return {key: _blank(value) for key, value in answer.items()}
 
 
@@ -92,7 +92,7 @@ async def test_a_good_answer_is_the_documented_one(dialect: Dialect, serve: Any)
     expected = cell(dialect, GOOD, "")
     assert status == expected.status == 200
     assert response.headers["content-type"] == "application/json"
-    assert comparable(answer, dialect) == comparable(expected.body, dialect)
+    assert comparable(answer, dialect.example) == comparable(expected.body, None)
 
 
 @EVERY
@@ -100,7 +100,7 @@ async def test_a_wrong_answer_is_a_plain_zero(dialect: Dialect, serve: Any) -> N
     async with serve() as api:
         status, answer, _ = await ask(api, dialect.name, path("lyon", dialect.name))
     assert status == 200
-    shown = json.dumps(comparable(answer, dialect))
+    shown = json.dumps(comparable(answer, dialect.example))
     assert "0.0" in shown
     assert "fail" not in shown
 
@@ -113,18 +113,37 @@ async def test_a_failure_reaches_the_caller_as_documented(
     own, grader = Ports(), "missing" if when not in OUTSIDE else "coded"
     if when in RAISES:
         own, grader = ports(judge=lambda _: RAISES[when]), "judged"
+    url, body = path(grader, dialect.name, query), dialect.example
+    if when == NO_LABEL:
+        url, body = unmapped("label", dialect.name), unlabelled(dialect.name)
     async with serve(own) as api:
-        status, answer, response = await ask(api, dialect.name, path(grader, dialect.name, query))
+        status, answer, response = await ask(api, dialect.name, url, body)
     expected = cell(dialect, result, query)
     assert status == expected.status
     if expected.body is None:
         assert response.headers["content-type"] == PROBLEM
         assert ("retry-after" in response.headers) == (status in {429, 503})
     else:
-        shown = comparable(answer, dialect)
-        assert _shape(shown) == _shape(comparable(expected.body, dialect))
+        shown = comparable(answer, body)
+        assert _shape(shown) == _shape(comparable(expected.body, None))
         if query != "on_grader_failure=zero":
             assert_no_plain_number(dialect, answer)
+
+
+@EVERY
+async def test_only_a_label_that_is_sent_is_compared_with(dialect: Dialect, serve: Any) -> None:
+    """An absent label once became ``null``: 0.0 for every answer, and 1.0 for the answer "null"."""
+    name = dialect.name
+    bodies = [unlabelled(name)] + ([unlabelled(name, None)] if takes_label(name) else [])
+    async with serve() as api:
+        for body in bodies:
+            status, answer, _ = await ask(api, name, unmapped("label", name), body)
+            if status == 200:
+                assert_no_plain_number(dialect, answer)
+            else:
+                assert (status, answer["errors"][0]["code"]) == (422, "invalid_variable")
+        status, answer, _ = await ask(api, name, unmapped("label", name))
+    assert (status, "1.0" in json.dumps(answer)) == (200, True)
 
 
 def assert_no_plain_number(dialect: Dialect, answer: Any) -> None:

@@ -42,7 +42,7 @@ class TestOpenRLHF:
             ({"query": ["<s>Q: A</s>"], "prompts": ["Q: "], "labels": ["A"]},
              [{"prompt": "Q: ", "label": "A"}], ["A"]),
             ({"query": ["A"], "prompts": [""], "labels": [None]},
-             [{"prompt": "", "label": None}], ["A"]),
+             [{"prompt": ""}], ["A"]),
             ({"query": ["A"], "prompts": [[{"role": "user"}]]},
              [{"prompt": [{"role": "user"}]}], ["A"]),
         ],
@@ -82,8 +82,8 @@ class TestOpenRLHF:
 class TestSlime:
     def test_messages_stay_messages(self) -> None:
         prompt = [{"role": "user", "content": "q"}]
-        body = {"prompt": prompt, "response": "r", "label": None}
-        assert row("slime", body)[0] == {"prompt": prompt, "label": None}
+        body = {"prompt": prompt, "response": "r", "label": None}  # slime's "no label"
+        assert row("slime", body)[0] == {"prompt": prompt}
 
     def test_the_object_form(self) -> None:
         example = DIALECTS["slime"].example
