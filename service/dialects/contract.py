@@ -21,7 +21,7 @@ Policy: TypeAlias = Literal["error", "zero", "mask", "mark", "fail", "null", "co
 
 _POLICIES: dict[Policy, str] = {
     "error": "an HTTP error, so that the caller retries, drops the sample or raises",
-    "zero": "the 0.0 that the hosted grader gives for it",
+    "zero": "reward 0.0, whatever other parts of a `multi` are worth",
     "mask": "reward 0.0 with the marks that take the sample out of training and metrics",
     "mark": "score 0.0 with `is_score_valid: false`",
     "fail": "an assertion that did not pass, with the reason",

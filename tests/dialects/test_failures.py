@@ -130,6 +130,39 @@ async def test_a_failure_reaches_the_caller_as_documented(
             assert_no_plain_number(dialect, answer)
 
 
+@pytest.mark.parametrize(("dialect", "when", "query"), WALK)
+async def test_a_failed_part_leaves_nothing_of_the_others_reward(
+    dialect: Dialect, when: str, query: str, serve: Any
+) -> None:
+    """The formula alone would give 0.6."""
+    result = next(r for w, r, q in cases(dialect) if (w, q) == (when, query))
+    own, grader = Ports(), "half-missing" if when not in OUTSIDE else "half-coded"
+    if when in RAISES:
+        own, grader = ports(judge=lambda _: RAISES[when]), "half-judged"
+    async with serve(own) as api:
+        status, answer, _ = await ask(api, dialect.name, path(grader, dialect.name, query))
+    assert status == cell(dialect, result, query).status
+    if status == 200:
+        assert reward_in(dialect, answer) in {0.0, None}
+
+
+def reward_in(dialect: Dialect, answer: Any) -> Any:
+    """Return the number that the caller takes; None without one."""
+    taken: dict[str, Callable[[], Any]] = {
+        "openrlhf": lambda: answer["rewards"][0],
+        "slime": lambda: answer,
+        "nemo-gym": lambda: answer["reward"],
+        "azure-endpoint": lambda: answer["score"],
+        "aws": lambda: answer[0]["aggregate_reward_score"],
+        "google": lambda: answer["reward"],
+        "promptfoo": lambda: answer["score"],
+        "langfuse": lambda: answer["scores"][0] if "scores" in answer else None,
+        "eval-protocol": lambda: answer["score"],
+        "roll": lambda: answer["reward_score"],
+    }
+    return taken[dialect.name]()
+
+
 @EVERY
 async def test_only_a_label_that_is_sent_is_compared_with(dialect: Dialect, serve: Any) -> None:
     """An absent label once became ``null``: 0.0 for every answer, and 1.0 for the answer "null"."""

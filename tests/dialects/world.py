@@ -32,13 +32,27 @@ LABEL_AT = {
     "eval-protocol": "ground_truth",
     "roll": "reward_info.ground_truth",
 }
+MISSING = {**EXACT, "reference": "{{item.nowhere}}"}
+ASKING = {**JUDGED, "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}]}
+
+
+def halves(bad: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``multi`` whose formula is worth 0.6 when only ``bad`` fails."""
+    graders = {"good": EXACT, "bad": bad}
+    formula = "0.6 * good + 0.4 * bad"
+    return {"type": "multi", "name": "halves", "graders": graders, "calculate_output": formula}
+
+
 GRADERS: dict[str, list[dict[str, Any]]] = {
     "exact": [EXACT],
     "parts": [PARTS],
-    "judged": [{**JUDGED, "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}]}],
+    "judged": [ASKING],
     "coded": [CODED],
     "lyon": [{**EXACT, "reference": "Lyon"}],
-    "missing": [{**EXACT, "reference": "{{item.nowhere}}"}],
+    "missing": [MISSING],
+    "half-judged": [halves(ASKING)],
+    "half-coded": [halves(CODED)],
+    "half-missing": [halves(MISSING)],
     "label": [{**EXACT, "reference": "{{item.label}}"}],
 }
 
