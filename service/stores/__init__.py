@@ -5,6 +5,7 @@ bytes mean; `service.judge` and `service.jobs` do.
 """
 
 from service.stores.config import StoreConfig, parse_url
+from service.stores.documents import Appended, Contents, Document, Documents
 from service.stores.leases import Leases
 from service.stores.memory import MemoryStore
 from service.stores.port import NANO, Claim, Reservation, Reserved, Store, StoreStats
@@ -12,7 +13,11 @@ from service.stores.redis import RedisStore
 
 __all__ = [
     "NANO",
+    "Appended",
     "Claim",
+    "Contents",
+    "Document",
+    "Documents",
     "Leases",
     "MemoryStore",
     "RedisStore",
