@@ -127,7 +127,8 @@ def document(dialects: Mapping[str, Dialect]) -> str:
         "503 have `Retry-After`. `…` stands for a sentence. A grader *cannot grade* when a",
         "variable is missing, user code raises, runs out of time or returns NaN, or a judge's",
         "reply cannot be read. Trying again would not help. When *something outside* failed,",
-        "nobody gave a reward, and it never becomes a number.",
+        "nobody gave a reward. Neither becomes a number unless the URL says so, and then beside a",
+        "mark that says it is none, where the caller has one; of what failed outside always so.",
     ]
     for dialect in dialects.values():
         lines += _section(dialect)

@@ -2,7 +2,8 @@
 
 A client is pointed at the base URL and appends these paths (wire-protocols B.2, 3). The reply is
 the request with the reward beside it. How a failed sample is marked has changed several times, so
-all known marks are given.
+all known marks are given; only where the URL asks for them, because verifiers ignores every one and
+takes the 0.0 beside them.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ DIALECT = Dialect(
             values=("off", "on"),
         ),
         contract.REASONING,
-        contract.on_grader_failure("mask", "error", "zero"),
+        contract.on_grader_failure("error", "mask", "zero"),
         contract.on_infrastructure_failure("error", "mask"),
     ),
     on_error="verifiers records the rollout as failed; NeMo Gym's agent answers 500 for it",

@@ -218,6 +218,15 @@ async def test_what_user_code_does_wrong_is_never_a_plain_number(
 
 
 @EVERY
+def test_no_number_stands_for_a_failure_unless_the_url_says_so(dialect: Dialect) -> None:
+    """Marks too are opt-in: a caller of the same format that does not read them takes the 0.0."""
+    for _, result, query in cases(dialect):
+        if not query:
+            body = cell(dialect, result, query).body
+            assert body is None or reward_in(dialect, body) is None
+
+
+@EVERY
 async def test_a_spent_budget_asks_to_come_back_later(dialect: Dialect, serve: Any) -> None:
     spent = BudgetExceededError("the budget of this hour is spent", retry_after_s=90.0)
     async with serve(ports(judge=lambda _: spent)) as api:
