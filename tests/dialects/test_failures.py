@@ -24,7 +24,17 @@ from graders.ports import Ports, SandboxResult
 from service.app import create_app
 from service.dialects import DIALECTS
 from service.dialects.contract import Dialect
-from service.dialects.failure_table import GOOD, NO_LABEL, OUTSIDE, cases, cell, document, policies
+from service.dialects.failure_table import (
+    GOOD,
+    NO_LABEL,
+    OUTSIDE,
+    UNGRADED,
+    cases,
+    cell,
+    document,
+    failed,
+    policies,
+)
 from tests.api.world import calling, key_entry, serving, settings, wait_until
 from tests.dialects.world import ask, path, ports, takes_label, unlabelled, unmapped
 from tests.fakes import FakeJudge
@@ -215,6 +225,36 @@ async def test_what_user_code_does_wrong_is_never_a_plain_number(
     else:
         assert status == 422
         assert answer["errors"][0]["code"] == "python_runtime"
+
+
+TRACEBACK = (
+    "Traceback (most recent call last):\n"
+    '  File "grader.py", line 7, in grade\n    secret_rule(item)\n  ... 40 more\n'
+    '  File "grader.py", line 9, in secret_rule\n    \n'
+    "ValueError: no unit\n  in the hidden answer 42\nand more"
+)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "query"),
+    [
+        pytest.param(dialect, query, id=f"{dialect.name}-{query or 'default'}")
+        for dialect in DIALECTS.values()
+        for query in policies(dialect, "on_grader_failure")
+    ],
+)
+async def test_of_a_traceback_only_the_exception_reaches_a_caller(
+    dialect: Dialect, query: str, serve: Any
+) -> None:
+    raised = SandboxResult(outcome="exception", details=TRACEBACK)
+    async with serve(ports(sandbox=lambda _: raised)) as api:
+        url = path("coded", dialect.name, query)
+        status, _, response = await ask(api, dialect.name, url)
+    for inside in ("Traceback", "grader.py", "secret_rule", "hidden answer", "and more"):
+        assert inside not in response.text
+    documented = cell(dialect, failed(UNGRADED), query)
+    tells = status == 422 or "\u2026" in json.dumps(documented.body, ensure_ascii=False)
+    assert ("ValueError: no unit" in response.text) is tells
 
 
 @EVERY
