@@ -110,6 +110,9 @@ async def test_parameters_in_the_path_serve_clients_that_append_their_own(grader
         assert reply["reward"] == 1.0
         metrics = await api.post(f"{base}/aggregate_metrics", json={"verify_responses": [reply]})
         assert metrics.json()["key_metrics"] == {"mean/reward": 1.0}
+        large = b'{"verify_responses": [{"reward": 1e308, "label": 1%b}, {"reward": 1e308}]}'
+        metrics = await api.post(f"{base}/aggregate_metrics", content=large % (b"0" * 400))
+        assert metrics.json()["key_metrics"] == {"mean/reward": 1e308}
         evaluate = "/v1/with/label=answer/graders/exact/versions/1/rewards/eval-protocol/evaluate"
         answer = await api.post(evaluate, json=DIALECTS["eval-protocol"].example)
         assert answer.json()["score"] == 1.0
