@@ -161,7 +161,10 @@ class ParameterError(ValueError):
 
 def prompt_key(default: str = "prompt") -> Parameter:
     """Return the parameter that names the item field of the prompt."""
-    meaning = "Item field that takes the prompt, where one is sent; empty leaves it out."
+    meaning = (
+        "Item field that takes the prompt, where one is sent; empty leaves it out. A field that "
+        "the data set has itself is kept."
+    )
     return Parameter(name="prompt", default=default, meaning=meaning)
 
 

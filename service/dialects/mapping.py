@@ -148,15 +148,16 @@ def fill(
     Args:
         item: What the dialect itself makes of the row; changed in place.
         options: Of the URL.
-        prompt: None where the caller sends none; then the item has no such field.
-        label: Likewise. A grader that reads it then fails, in place of comparing with ``null``.
+        prompt: None where the caller sends none; then the item has no such field. A field of that
+            name in the data set itself is kept.
+        label: None likewise. A grader that reads it then fails; it once compared with ``null``.
         source: What paths look into.
 
     Raises:
         RowError: A path leads nowhere.
     """
     if options.prompt and prompt is not None:
-        item[options.prompt] = prompt
+        item.setdefault(options.prompt, prompt)
     if options.label and label is not None:
         item[options.label] = label
     for pick in options.picks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -91,6 +92,30 @@ def test_a_label_that_is_not_sent_is_not_in_the_item(dialect: str, sent: str) ->
     assert "truth" not in item
     ((item, _),) = reading(dialect, body).rows
     assert DIALECTS[dialect].parameters[1].default not in item
+
+
+# dialect → where its data set's own fields stand in the example
+ROW_AT: dict[str, tuple[str | int, ...]] = {
+    "nemo-gym": (),
+    "aws": (0,),
+    "google": ("example", "references"),
+    "promptfoo": ("context", "vars"),
+    "eval-protocol": (),
+    "roll": ("reward_info",),
+}
+
+
+@pytest.mark.parametrize("dialect", ROW_AT)
+def test_a_prompt_never_overwrites_the_data_sets_own_field(dialect: str) -> None:
+    body: Any = copy.deepcopy(DIALECTS[dialect].example)
+    assert row(dialect, body, "prompt=question")[0]["question"] == "Capital of France?"
+    place = body
+    for step in ROW_AT[dialect]:
+        place = place[step]
+    place["question"] = "its own"
+    assert row(dialect, body, "prompt=question")[0]["question"] == "its own"
+    taken, _ = row(dialect, body, f"prompt=question&item.question={LABEL_AT[dialect]}")
+    assert taken["question"] == "Paris"  # a path that the URL states still counts
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
