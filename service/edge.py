@@ -129,8 +129,9 @@ class Edge:
     ) -> tuple[Key | None, tuple[int, str] | None]:
         """Return the caller's key, and why the call is refused if it is.
 
-        A key in the URL counts where no header has one. URLs end up in configuration files and
-        proxies' logs, so such a key must be good for nothing but scoring.
+        A key in the URL counts where no header has one of ours: a proxy's own token may stand
+        there, as Cloud Run's identity token does. URLs end up in configuration files and proxies'
+        logs, so such a key must be good for nothing but scoring.
         """
         if len(path) > _MAX_PATH_CHARS:
             return None, (414, f"the path is longer than {_MAX_PATH_CHARS} characters")
@@ -140,12 +141,11 @@ class Edge:
         needed = _needed_scope(method, path)
         if needed is None:
             return None, None
-        if secret is None and in_url and needed == "score":
+        key = ring.find(secret) if secret else None
+        if key is None and in_url and needed == "score":
             key = ring.find(in_url)
             if key is not None and key.scopes != _URL_SCOPES:
                 return key, (403, "a key in a URL must have the scope 'score' and no other")
-        else:
-            key = ring.find(secret) if secret else None
         if key is None:
             return None, (401, "a valid API key is needed: Authorization: Bearer …")
         if needed and needed not in key.scopes:

@@ -248,7 +248,7 @@ class RowGrader:
 
     def _row(self, grade: Grade) -> RowResult:
         return RowResult(
-            reward=grade.reward,
+            reward=grade.own_reward,
             ok=grade.ok,
             passed=grade.ok and grade.reward >= self._threshold,
             error=error_of(grade.failures),

@@ -107,7 +107,7 @@ async def score(
         signature=grade.signature(definition.signature),
         pass_threshold=grader.threshold,
         threshold_source=grader.threshold_source,
-        reward=grade.reward,
+        reward=grade.own_reward,
         ok=grade.ok,
         passed=grade.ok and grade.reward >= grader.threshold,
         error=error_of(grade.failures),
