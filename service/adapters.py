@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -335,15 +335,23 @@ class LateSandbox:
         """What stands between graders and everything else; None before it runs."""
         return self.running.report() if self.running else None
 
+    @property
+    def state(self) -> Literal["off", "starting", "running", "refused"]:
+        """How far it has come; ``refused`` is too weak for the minimum, or without an image."""
+        if self._settings.sandbox == "off":
+            return "off"
+        if self.running is not None:
+            return "running"
+        return "refused" if self._task is not None and self._task.done() else "starting"
+
     async def check(self) -> dict[str, Any]:
         """Return what ``/readyz`` shows; only while it starts are we not ready."""
-        if self._settings.sandbox == "off":
-            return {"ok": True, "state": "off"}
+        found: dict[str, Any] = {"ok": self.state != "starting", "state": self.state}
         if self.running is not None:
-            return {"ok": True, "state": "running", "isolation": msgspec.to_builtins(self.report)}
-        if self._task is None or not self._task.done():
-            return {"ok": False, "state": "starting"}
-        return {"ok": True, "state": "refused", "reason": str(self._task.exception())}
+            found["isolation"] = msgspec.to_builtins(self.report)
+        elif self.state == "refused" and self._task is not None:
+            found["reason"] = str(self._task.exception())
+        return found
 
     async def close(self) -> None:
         """Stop it; a start under way ends first, since what it started must be stopped as well."""

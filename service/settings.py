@@ -321,6 +321,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Least severity that is logged; access lines are `info`."),
     ] = "info"
     access_log: Annotated[bool, Meta(description="Log one JSON line a request.")] = True
+    reward_baselines_file: Annotated[
+        str,
+        Meta(
+            description="JSON file of the mean and standard deviation expected of rewards, by "
+            "`name@version`; `docs/alerts.md` says how to get them."
+        ),
+    ] = ""
+    tracing: Annotated[
+        bool,
+        Meta(
+            description="Send OpenTelemetry traces, as the standard `OTEL_` variables say; needs "
+            "`gradekeeper[otel]`."
+        ),
+    ] = False
     trust_proxy_headers: Annotated[
         bool,
         Meta(

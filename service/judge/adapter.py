@@ -20,6 +20,7 @@ from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, Upst
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
 from service.judge.asker import Asker
+from service.judge.budget import Standing
 from service.judge.client import ListedModel
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context
@@ -139,9 +140,9 @@ class OpenAIJudge:
             found[text] = one, one.outcome
         return _embedding_reply(call, questions, found)
 
-    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
-        """Return dollars spent today by budget that applies to ``context``; None: unknown."""
-        return await self._asker.spent_today(context)
+    async def budgets_today(self) -> list[Standing]:
+        """Return how budgets stand: those of a name, and of all others those in use."""
+        return await self._asker.budgets_today()
 
     async def models(self) -> dict[str, list[ListedModel] | str]:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""

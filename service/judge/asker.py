@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import Final
 
 from graders.grade import TokenUsage
-from service.judge.budget import Budgets
+from service.judge.budget import Budgets, Standing
 from service.judge.chat import EnvelopeError
 from service.judge.client import TOO_LARGE, CallFailedError, ListedModel, Upstreams
 from service.judge.config import JudgeConfig
@@ -90,17 +90,16 @@ class Asker:
         finally:
             if reserved is not None:
                 self._settle(reserved, bill.presumed + bill.stated)
-        spent = bill.stated
         outcome = landed.outcome
         if not isinstance(outcome, Failed):
-            self._stats.paid(outcome.model, outcome.usage)
-            self._stats.nanodollars[context.api_key, context.grader, outcome.model] += spent
+            account = context.api_key, context.grader
+            self._stats.paid(account, outcome.model, outcome.usage, bill.stated)
             self._stats.unpriced[route.name] += route.price is None
         return landed
 
-    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
-        """Return dollars spent today by budget that applies to ``context``."""
-        return await self._budgets.spent_today(context)
+    async def budgets_today(self) -> list[Standing]:
+        """Return how every budget that was asked for stands."""
+        return await self._budgets.today()
 
     async def models(self) -> dict[str, list[ListedModel] | str]:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""

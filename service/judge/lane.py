@@ -143,12 +143,15 @@ class Lane:
     async def _attempt(
         self, send: Callable[[], Awaitable[ResultT]], tokens: int, ends_at: float
     ) -> ResultT:
+        came = self._clock()
         if self._breaker.down and self._breaker.state == "open":
             raise self._left_alone(self._breaker.wait_s())
         await self._enter(ends_at)
         try:
             await self._flow(tokens, ends_at)
             await self._pass_breaker(ends_at)
+            waited = self._stats.waits.setdefault(self._route.name, Latency())
+            waited.observe(self._clock() - came)
             return await self._send(send, ends_at)
         finally:
             self._slots.release()

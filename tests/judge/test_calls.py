@@ -250,6 +250,17 @@ class TestLimits:
         await judge.judge(call("probe"))
         assert judge.route_states[0].circuit == "closed"
 
+    async def test_waiting_for_a_slot_is_measured_apart_from_the_call(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.3)
+        judge = make_judge(concurrency=1)
+        await judge.warm()
+        await asyncio.gather(*(judge.judge(call(text)) for text in ("one", "two")))
+        waited, took = judge.stats.waits["test"], judge.stats.latency["test"]
+        assert (waited.count, took.count) == (2, 2)
+        assert 0.25 < waited.total_s < 0.6 < took.total_s
+
 
 class TestDeadlines:
     async def test_overall_deadline_bounds_retries(
