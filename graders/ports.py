@@ -48,7 +48,9 @@ class JudgeReply(msgspec.Struct, frozen=True, kw_only=True):
         finish_reason: As Chat Completions spells it: ``stop``, ``length``, ``content_filter`` …
         model: The model that really answered.
         usage: Tokens spent; zero on a cache hit only in the bill, not here.
-        key: Digest of everything that determines the reply (the cache key).
+        key: Digest of the question: everything that goes to the judge (the cache key).
+        digest: Digest of what the reply says, since a judge asked anew may say something else;
+            empty where nobody made one.
         cached: Whether the reply was paid for earlier.
         diagnostics: Anything worth showing to who debugs a grader.
     """
@@ -59,6 +61,7 @@ class JudgeReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     usage: TokenUsage = TokenUsage()
     key: str = ""
+    digest: str = ""
     cached: bool = False
     diagnostics: dict[str, Any] = {}
 
@@ -147,6 +150,7 @@ class EmbeddingReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     usage: TokenUsage = TokenUsage()
     key: str = ""
+    digest: str = ""
     cached: bool = False
     diagnostics: dict[str, Any] = {}
 

@@ -112,10 +112,7 @@ def build_adapters(settings: Settings) -> Adapters:
     Raises:
         AdapterError: The settings name something that cannot be used.
     """
-    try:
-        store = open_store(StoreConfig(url=settings.redis_url or None))
-    except ValueError as error:
-        raise AdapterError(str(error)) from error
+    store = _store(settings)
     judge, routes = _judge(settings, store)
     sandbox = LateSandbox(settings)
     endpoint = _endpoint_caller(settings)
@@ -162,7 +159,28 @@ async def running(adapters: Adapters) -> AsyncIterator[Adapters]:
         await adapters.store.close()
 
 
+def _store(settings: Settings) -> Store:
+    authority = settings.redis_ca_file
+    if authority and not Path(authority).is_file():
+        raise AdapterError("there is no file at GRADEKEEPER_REDIS_CA_FILE")
+    try:
+        return open_store(
+            StoreConfig(
+                url=settings.redis_url or None,
+                prefix=settings.redis_prefix,
+                tls_ca_file=authority or None,
+            )
+        )
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
+
+
 def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
+    if settings.judge_mode == "record" and settings.workers > 1:
+        raise AdapterError(
+            "one process writes a recording: GRADEKEEPER_JUDGE_MODE=record needs "
+            "GRADEKEEPER_WORKERS=1"
+        )
     try:
         routes = load_routes(settings.judge_routes_file or None, environment())
         config = JudgeConfig(
@@ -171,7 +189,8 @@ def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
             deadline_s=settings.judge_deadline_s,
             cache_ttl_s=settings.judge_cache_ttl_s,
             near_entries=settings.judge_near_entries,
-            share=settings.workers,
+            # Who replays sends nothing that would have to be divided.
+            share=1 if settings.judge_mode == "replay" else settings.workers * settings.replicas,
             budget=_budgets(settings.judge_budgets_file),
         )
         return OpenAIJudge(config, routes, store), routes

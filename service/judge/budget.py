@@ -7,6 +7,8 @@ the call's deadline.
 
 When Redis is away, `BudgetConfig.when_store_away` decides: ``local`` counts what this process has
 spent today against the whole limit, ``allow`` lets calls pass uncounted, ``refuse`` lets none pass.
+What a process has spent itself it also holds against the limit while Redis answers: a Redis that
+was restarted or emptied has forgotten the day.
 """
 
 from __future__ import annotations
@@ -48,10 +50,21 @@ class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         budgets: Every budget; none means no limit.
         when_store_away: What happens when the store cannot count.
+
+    Raises:
+        ValueError: Two budgets are of the same key, grader or total, or a total has a name.
     """
 
     budgets: tuple[Budget, ...] = ()
     when_store_away: Literal["local", "allow", "refuse"] = "local"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant: one of two limits would silently not hold."""
+        for per, name in (owners := [(budget.per, budget.name) for budget in self.budgets]):
+            if per == "total" and name != "*":
+                raise ValueError(f"a total budget has no name, but one is named {name!r}")
+            if owners.count((per, name)) > 1:
+                raise ValueError(f"two budgets per {per} are named {name!r}")
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +117,7 @@ class Budgets:
     async def reserve(
         self, context: JudgeContext, nanodollars: int, *, hold_s: float
     ) -> Reservation | Failed | None:
-        """Return the reservation, None when no budget applies, or why the call may not be made.
+        """Return the reservation, None when nothing is counted, or why the call may not be made.
 
         Args:
             context: Who pays.
@@ -120,7 +133,7 @@ class Budgets:
         reserved = await self._store.reserve(reservation)
         if reserved.state == "away":
             if self._config.when_store_away == "allow":
-                return reservation
+                return None
             if self._config.when_store_away == "refuse":
                 self._stats.refused["budget_store_away"] += 1
                 return Failed(
@@ -131,10 +144,10 @@ class Budgets:
                     personal=True,
                 )
             reserved = await self._local.reserve(reservation)
-        elif self._local is not self._store:
-            # Never refused: what Redis granted is only noted here, for when it goes away.
-            noted = tuple((name, 2**62) for name, _ in counters)
-            await self._local.reserve(msgspec.structs.replace(reservation, counters=noted))
+        elif self._local is not self._store and reserved.state == "granted":
+            reserved = await self._local.reserve(reservation)
+            if reserved.state == "spent":  # Redis has forgotten
+                await self._store.settle(reservation, spent=0)
         if reserved.state == "spent":
             self._stats.refused["budget"] += 1
             return self._spent(reserved.counter)

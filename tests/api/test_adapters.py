@@ -36,6 +36,7 @@ from service.sandbox.problems import IsolationTooWeakError
 from service.settings import Settings
 from service.stores import MemoryStore, Reservation
 from tests.api.world import calling, metric, serving, settings
+from tests.stores.server import RedisServer, certificate
 
 RUN = SandboxRun(source="def grade(sample, item): return 1", image_tag="2025-05-08", payload=b"{}")
 REPORT = IsolationReport(
@@ -210,6 +211,42 @@ class TestBuilding:
             file.write_text(text)
         with pytest.raises(AdapterError, match=problem):
             build_adapters(msgspec.structs.replace(Settings(), **{variable: str(file)}))
+
+    def test_a_recording_has_one_writer(self, tmp_path: Path, no_routes: None) -> None:
+        settings = Settings(
+            workers=2, judge_mode="record", judge_recording=str(tmp_path / "r.jsonl")
+        )
+        with pytest.raises(AdapterError, match="one process writes a recording"):
+            build_adapters(settings)
+        assert not (tmp_path / "r.jsonl").exists()
+
+    def test_limits_that_cannot_be_divided_stop_the_start(self, tmp_path: Path) -> None:
+        file = tmp_path / "routes.json"
+        file.write_text('{"routes": [{"name": "a", "concurrency": 5}]}')
+        settings = Settings(workers=2, replicas=3, judge_routes_file=str(file))
+        with pytest.raises(AdapterError, match="concurrency 5 cannot be divided among 6"):
+            build_adapters(settings)
+        build_adapters(msgspec.structs.replace(settings, judge_mode="replay"))
+        adapters = build_adapters(msgspec.structs.replace(settings, replicas=2))
+        assert adapters.judge.route_states[0].limit == 1
+
+    @pytest.mark.integration
+    async def test_redis_is_reached_with_its_authority_and_prefix(self, tmp_path: Path) -> None:
+        cert, options = certificate(tmp_path)
+        with RedisServer(*options, tls=True) as server:
+            adapters = build_adapters(
+                Settings(redis_url=server.url, redis_ca_file=str(cert), redis_prefix="ours")
+            )
+            await adapters.store.put("k", b"v", ttl_s=60)
+            assert await adapters.store.get_many(["k"]) == [b"v"]
+            found = server.cli("--tls", "--cacert", str(cert), "keys", "*").split()
+            assert found == ["ours:{k}:v"]
+            await adapters.store.close()
+
+    def test_an_authority_that_is_not_there_stops_the_start(self, tmp_path: Path) -> None:
+        missing = str(tmp_path / "ca.pem")
+        with pytest.raises(AdapterError, match="GRADEKEEPER_REDIS_CA_FILE"):
+            build_adapters(Settings(redis_url="rediss://127.0.0.1:1/0", redis_ca_file=missing))
 
     def test_a_store_that_cannot_be_meant_is_named(self) -> None:
         with pytest.raises(AdapterError, match="redis"):
