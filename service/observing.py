@@ -12,29 +12,47 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from service.adapters import Adapters
+from service.adapters import Adapters, LateSandbox
+from service.counting import Counts, add_observations
+from service.jobs import Jobs
+from service.judge import OpenAIJudge
 from service.judge.stats import Latency
-from service.metrics import Metrics, add_observations
-from service.stores import NANO
+from service.stores import NANO, Store
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
+_STATES = ("off", "starting", "running", "refused")
 
 
 class Observer:
     """Looks at the adapters of one process."""
 
-    def __init__(self, metrics: Metrics, adapters: Adapters) -> None:
-        """Copy from ``adapters`` into ``metrics``."""
-        self._metrics = metrics
+    def __init__(self, counts: Counts, jobs: Jobs, adapters: Adapters | None) -> None:
+        """Copy from ``adapters``, if there are any, and ``jobs`` into the metrics of ``counts``."""
+        self._counts = counts
+        self._metrics = counts.metrics
+        self._jobs = jobs
         self._adapters = adapters
         self._seen: dict[tuple[object, ...], float] = {}
         self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:
         """Bring the series up to date."""
-        self._sandbox()
-        self._judge()
-        self._store()
+        self._counts.flush()
+        self._metrics.submitted_running.set(self._jobs.running)
+        if self._adapters is not None:
+            self._sandbox(self._adapters.sandbox)
+            self._judge(self._adapters.judge)
+            self._store(self._adapters.store)
+
+    async def look_at_budgets(self) -> None:
+        """Bring the series of the budgets up to date; while Redis is away they stay as they are."""
+        metrics = self._metrics
+        budgets = await self._adapters.judge.budgets_today() if self._adapters else ()
+        for budget in budgets:
+            labels = budget.per, budget.name
+            metrics.budget_limit.labels(*labels).set(budget.limit)
+            if budget.spent is not None:
+                metrics.budget_left.labels(*labels).set(max(0.0, budget.limit - budget.spent))
 
     def _grown(self, counter: Counter, values: Mapping[Any, float]) -> None:
         """Add what ``values``, by tuple of labels, have grown by."""
@@ -45,8 +63,10 @@ class Observer:
                 (counter.labels(*labels) if labels else counter).inc(delta)
                 self._seen[key] = value
 
-    def _sandbox(self) -> None:
-        running = self._adapters.sandbox.running
+    def _sandbox(self, sandbox: LateSandbox) -> None:
+        for state in _STATES:
+            _set(self._metrics.sandbox_state, state, state == sandbox.state)
+        running = sandbox.running
         if running is None:
             return
         stats, metrics = running.stats(), self._metrics
@@ -60,10 +80,10 @@ class Observer:
         metrics.sandbox_tiers.set(len(stats.tiers))
         metrics.sandbox_tier_bytes.set(sum(tier.memory_bytes for tier in stats.tiers))
         for level in _LEVELS:
-            metrics.sandbox_level.labels(level).set(level == stats.level)
+            _set(metrics.sandbox_level, level, level == stats.level)
 
-    def _judge(self) -> None:
-        judge, metrics = self._adapters.judge, self._metrics
+    def _judge(self, judge: OpenAIJudge) -> None:
+        metrics = self._metrics
         stats = judge.stats
         self._grown(metrics.judge_attempts, stats.attempts)
         self._grown(metrics.judge_retries, {(k,): v for k, v in stats.retries.items()})
@@ -75,27 +95,24 @@ class Observer:
         self._grown(metrics.judge_refused, {(k,): v for k, v in stats.refused.items()})
         for route, latency in stats.latency.items():
             self._observed(metrics.judge_seconds, route, latency)
+        for route, latency in stats.waits.items():
+            self._observed(metrics.judge_wait_seconds, route, latency)
         for state in judge.route_states:
             _set(metrics.judge_in_flight, state.route, state.in_flight)
             _set(metrics.judge_queued, state.route, state.queued)
             _set(metrics.judge_circuit_open, state.route, state.circuit != "closed")
 
     def _observed(self, histogram: Histogram, route: str, latency: Latency) -> None:
-        """Add what a histogram counted elsewhere has grown by."""
-        seen: Latency = self._histograms.get((histogram, route), Latency())
-        grown = {
-            number: count - seen.buckets[number]
-            for number, count in enumerate(latency.buckets)
-            if count > seen.buckets[number]
-        }
-        add_observations(histogram.labels(route), grown, latency.total_s - seen.total_s)
+        """Add what a histogram that is counted elsewhere has grown by."""
+        seen = self._histograms.get((histogram, route), Latency())
+        counts = [now - then for now, then in zip(latency.buckets, seen.buckets, strict=True)]
+        add_observations(histogram.labels(route), counts, latency.total_s - seen.total_s)
         self._histograms[histogram, route] = copy.deepcopy(latency)
 
-    def _store(self) -> None:
-        stats = self._adapters.store.stats
-        self._grown(self._metrics.store_operations, stats.operations)
-        self._metrics.store_away.set(stats.away)
+    def _store(self, store: Store) -> None:
+        self._grown(self._metrics.store_operations, store.stats.operations)
+        self._metrics.store_away.set(store.stats.away)
 
 
-def _set(gauge: Gauge, route: str, value: float) -> None:
-    gauge.labels(route).set(value)
+def _set(gauge: Gauge, label: str, value: float) -> None:
+    gauge.labels(label).set(value)
