@@ -241,18 +241,19 @@ class Environment:
         self._tiers.clear()
         if self._base is not None:
             self._base.close()
-        if self._process is not None:
-            await asyncio.to_thread(_end, self._process)
-            self._process = None
-        for fd in self._scratch:
+        # Taken before anything is awaited: two may stop it at once.
+        process, self._process = self._process, None
+        opened, self._scratch = self._scratch, []
+        directory, self._directory = self._directory, ""
+        if process is not None:
+            await asyncio.to_thread(_end, process)
+        for fd in opened:
             if not self._namespaces:
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(scratch.wipe, fd)
             os.close(fd)
-        self._scratch = []
-        if self._directory:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-            self._directory = ""
+        if directory:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def close(self) -> None:
         """End every process and remove every file."""

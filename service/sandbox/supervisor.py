@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, ParamSpec
 
+import msgspec
+
 from graders.errors import DefinitionError, Finding, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox import scratch
@@ -327,8 +329,18 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
 def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
     """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
     return (
-        hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
+        hashlib.sha256(source + b"\0" + canonical(payload)).digest()[:16]
+        if config.seeds == "fixed"
+        else None
     )
+
+
+def canonical(payload: bytes) -> bytes:
+    """Return ``payload`` with the keys of its objects in order, whatever order they came in."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
+    except msgspec.DecodeError:
+        return payload
 
 
 def encoded(source: str, max_bytes: int) -> bytes:

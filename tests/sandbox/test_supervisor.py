@@ -54,6 +54,45 @@ async def test_a_traceback_shows_the_graders_own_lines(started: Start) -> None:
     assert "json/decoder.py" not in result.details
 
 
+async def test_only_what_ends_a_line_of_python_ends_a_line_of_a_traceback(started: Start) -> None:
+    source = 'x = "a\x0cb"\ny = "c\u2028d"\r\ndef grade(s, i):\r    return 1 / 0\n'
+    result = await (await started()).run(call(source))
+    assert 'File "grader.py", line 4, in grade\n    return 1 / 0\n' in result.details
+
+
+async def test_a_traceback_shows_what_led_to_the_exception(started: Start) -> None:
+    source = (
+        "class Lying(Exception):\n    __cause__ = property(lambda self: 1 / 0)\n"
+        "def grade(s, i):\n    try:\n        try:\n            int('x')\n"
+        "        except ValueError as error:\n            raise KeyError('y') from error\n"
+        "    except KeyError:\n        raise Lying('z')\n"
+    )
+    details = (await (await started()).run(call(source))).details
+    first, second, third = details.split("\n\n")[::2]
+    assert first.endswith(
+        "line 6, in grade\n    int('x')\nValueError: invalid literal for int() with base 10: 'x'"
+    )
+    assert second.endswith("KeyError: 'y'")
+    assert third.endswith("Lying: z")
+    assert "direct cause" in details
+    assert "During handling" in details
+
+
+async def test_a_mark_before_the_source_is_read_as_in_a_file(started: Start) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call("\ufeff" + HALF))).value == 0.5
+    failing = await sandbox.run(call("\ufeffdef grade(s, i):\n    return 1 / 0\n"))
+    assert "line 2, in grade\n    return 1 / 0" in failing.details
+
+
+async def test_a_sample_that_does_not_fit_into_memory_says_so(started: Start) -> None:
+    sandbox = await started(memory_bytes=24 << 20)
+    result = await sandbox.run(call(HALF, sample={"output_text": "x" * 30_000_000}))
+    assert result.outcome == "memory"
+    assert "memory limit" in result.details
+    assert (await sandbox.run(call(""))).outcome == "exception"
+
+
 async def test_output_before_an_exception_is_kept(started: Start) -> None:
     sandbox = await started()
     result = await sandbox.run(
@@ -287,6 +326,13 @@ async def test_closing_ends_every_process_and_refuses_calls() -> None:
     assert descendants() == before
 
 
+async def test_two_may_throw_the_zygotes_away_at_once(started: Start) -> None:
+    sandbox = await started(disabled_layers=frozenset({"namespaces"}))
+    (image_,) = sandbox.environments
+    await asyncio.gather(image_.recycle(), image_.recycle())
+    assert (await sandbox.run(call(HALF))).value == 0.5
+
+
 async def test_an_unknown_image_names_the_known_ones(started: Start) -> None:
     sandbox = await started()
     run = SandboxRun(source=HALF, image_tag="alpha", payload=b"{}")
@@ -315,9 +361,16 @@ NUMPY_RANDOM = (
 )
 
 
+OWN_RANDOM = (
+    "import random\nown = random.Random()\ndef grade(s, i):\n    random.seed()\n"
+    "    return own.random() + random.Random().random() + random.random()\n"
+)
+
+
 @pytest.mark.parametrize(
-    "source", [RANDOM, NUMPY_RANDOM.format(name="numpy"), NUMPY_RANDOM.format(name="json")],
-    ids=["random", "numpy", "numpy-imported-late"],
+    "source",
+    [RANDOM, OWN_RANDOM, NUMPY_RANDOM.format(name="numpy"), NUMPY_RANDOM.format(name="json")],
+    ids=["random", "own-random", "numpy", "numpy-imported-late"],
 )  # fmt: skip
 async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(
     started: Start, source: str
@@ -336,8 +389,19 @@ async def test_fixed_seeds_replay_a_call_and_differ_between_payloads(
     assert values[0][0] == values[0][1] != values[0][2]
 
 
+async def test_the_order_of_keys_does_not_change_a_fixed_seed(started: Start) -> None:
+    sandbox = await started(seeds="fixed")
+    values = [
+        (await sandbox.run(call(RANDOM, item=item))).value
+        for item in ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, {"a": 1})
+    ]
+    assert values[0] == values[1] != values[2]
+
+
 @pytest.mark.parametrize(
-    "source", [RANDOM, NUMPY_RANDOM.format(name="numpy")], ids=["random", "numpy"]
+    "source",
+    [RANDOM, OWN_RANDOM, NUMPY_RANDOM.format(name="numpy")],
+    ids=["random", "own-random", "numpy"],
 )
 async def test_fresh_seeds_differ_between_calls(started: Start, source: str) -> None:
     if "numpy" in source and not image.is_full():

@@ -48,6 +48,7 @@ MAX_MESSAGE = 65536
 MAX_FDS = 200  # of one message; the kernel takes 253
 _FD = struct.Struct("=i")
 _CONTROL_SPACE = socket.CMSG_SPACE(4 * _FD.size)
+_TOO_LARGE = b"MemoryError: the item and the sample do not fit into the memory limit"
 _WATCH_S = 0.03
 _WATCH_FILES_S = 0.2
 _LEFTOVERS_S = 30.0
@@ -151,10 +152,17 @@ class Tier:
         """Run one call in this freshly forked process; does not return."""
         leave = os._exit
         try:
-            program = leaf.read_all(fds[0])
-            payload = leaf.read_all(fds[1]) if operation == CALL else b""
+            program = payload = b""
+            fits = True
+            try:
+                program = leaf.read_all(fds[0])
+                payload = leaf.read_all(fds[1]) if operation == CALL else b""
+            except MemoryError:
+                fits = False
             self._lock_leaf(call_id, slot, cpu_s, fds[-1])
-            if operation == COMPILE:
+            if not fits:
+                leaf.write_frame(leaf.pack(leaf.MEMORY, 0.0, _TOO_LARGE, b"", b""))
+            elif operation == COMPILE:
                 leaf.write_frame(leaf.compile_source(program))
             else:
                 leaf.prepare_interpreter(seed)
