@@ -152,6 +152,12 @@ class Metrics:
             "sandbox_level", "Workers whose sandbox reached this isolation level.", "level"
         )
 
+        self.runner_calls = counter(
+            "runner_calls_total", "Calls sent to a separate runner, by outcome.", "outcome"
+        )
+        self.runner_in_flight = gauge("runner_in_flight", "Calls under way at a separate runner.")
+        self.runner_away = gauge("runner_away", "Workers that did not reach their runner last.")
+
     def _declare_judge(self) -> None:
         counter, gauge = self._counter, self._gauge
         self.judge_attempts = counter(

@@ -11,12 +11,70 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from service.adapters import Adapters
+from service.adapters import Adapters, LateSandbox
 from service.judge.stats import Latency
 from service.metrics import Metrics
+from service.sandbox import RemoteSandbox
 from service.stores import NANO
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
+
+
+class Growth:
+    """Adds to counters what plain numbers have grown by since the last look."""
+
+    def __init__(self) -> None:
+        """Start with everything at zero."""
+        self.seen: dict[tuple[object, ...], float] = {}
+
+    def add(self, counter: Counter, values: Mapping[Any, float]) -> None:
+        """Add what ``values``, by tuple of labels, have grown by."""
+        for labels, value in values.items():
+            key = (counter, *labels)
+            delta = value - self.seen.get(key, 0.0)
+            if delta > 0:
+                (counter.labels(*labels) if labels else counter).inc(delta)
+                self.seen[key] = value
+
+
+class SandboxObserver:
+    """Looks at a sandbox, be it here or in a runner."""
+
+    def __init__(self, metrics: Metrics, sandbox: LateSandbox | RemoteSandbox) -> None:
+        """Copy from ``sandbox`` into ``metrics``."""
+        self._metrics = metrics
+        self._sandbox = sandbox
+        self._growth = Growth()
+
+    def look(self) -> None:
+        """Bring the series up to date."""
+        if isinstance(self._sandbox, RemoteSandbox):
+            self._remote(self._sandbox)
+        else:
+            self._local(self._sandbox)
+
+    def _local(self, sandbox: LateSandbox) -> None:
+        if sandbox.running is None:
+            return
+        stats, metrics, add = sandbox.running.stats(), self._metrics, self._growth.add
+        add(metrics.sandbox_calls, {(k,): v for k, v in stats.calls.items()})
+        add(metrics.sandbox_kills, {(k,): v for k, v in stats.kills.items()})
+        add(metrics.sandbox_queue_seconds, {(): stats.queue_s})
+        add(metrics.sandbox_execution_seconds, {(): stats.execution_s})
+        add(metrics.sandbox_restarts, {(): stats.zygote_restarts})
+        metrics.sandbox_running.set(stats.running)
+        metrics.sandbox_waiting.set(stats.waiting)
+        metrics.sandbox_tiers.set(len(stats.tiers))
+        metrics.sandbox_tier_bytes.set(sum(tier.memory_bytes for tier in stats.tiers))
+        for level in _LEVELS:
+            metrics.sandbox_level.labels(level).set(level == stats.level)
+
+    def _remote(self, sandbox: RemoteSandbox) -> None:
+        """Everything else is the runner's to show, so that nothing is counted twice."""
+        stats, metrics = sandbox.stats(), self._metrics
+        self._growth.add(metrics.runner_calls, {(k,): v for k, v in stats.calls.items()})
+        metrics.runner_in_flight.set(stats.in_flight)
+        metrics.runner_away.set(stats.away)
 
 
 class Observer:
@@ -26,51 +84,26 @@ class Observer:
         """Copy from ``adapters`` into ``metrics``."""
         self._metrics = metrics
         self._adapters = adapters
-        self._seen: dict[tuple[object, ...], float] = {}
+        self._growth = Growth()
+        self._sandbox = SandboxObserver(metrics, adapters.sandbox)
 
     def look(self) -> None:
         """Bring the series up to date."""
-        self._sandbox()
+        self._sandbox.look()
         self._judge()
         self._store()
-
-    def _grown(self, counter: Counter, values: Mapping[Any, float]) -> None:
-        """Add what ``values``, by tuple of labels, have grown by."""
-        for labels, value in values.items():
-            key = (counter, *labels)
-            delta = value - self._seen.get(key, 0.0)
-            if delta > 0:
-                (counter.labels(*labels) if labels else counter).inc(delta)
-                self._seen[key] = value
-
-    def _sandbox(self) -> None:
-        running = self._adapters.sandbox.running
-        if running is None:
-            return
-        stats, metrics = running.stats(), self._metrics
-        self._grown(metrics.sandbox_calls, {(k,): v for k, v in stats.calls.items()})
-        self._grown(metrics.sandbox_kills, {(k,): v for k, v in stats.kills.items()})
-        self._grown(metrics.sandbox_queue_seconds, {(): stats.queue_s})
-        self._grown(metrics.sandbox_execution_seconds, {(): stats.execution_s})
-        self._grown(metrics.sandbox_restarts, {(): stats.zygote_restarts})
-        metrics.sandbox_running.set(stats.running)
-        metrics.sandbox_waiting.set(stats.waiting)
-        metrics.sandbox_tiers.set(len(stats.tiers))
-        metrics.sandbox_tier_bytes.set(sum(tier.memory_bytes for tier in stats.tiers))
-        for level in _LEVELS:
-            metrics.sandbox_level.labels(level).set(level == stats.level)
 
     def _judge(self) -> None:
         judge, metrics = self._adapters.judge, self._metrics
         stats = judge.stats
-        self._grown(metrics.judge_attempts, stats.attempts)
-        self._grown(metrics.judge_retries, {(k,): v for k, v in stats.retries.items()})
-        self._grown(metrics.judge_tokens, stats.tokens)
+        self._growth.add(metrics.judge_attempts, stats.attempts)
+        self._growth.add(metrics.judge_retries, {(k,): v for k, v in stats.retries.items()})
+        self._growth.add(metrics.judge_tokens, stats.tokens)
         spent = {labels: nano / NANO for labels, nano in stats.nanodollars.items()}
-        self._grown(metrics.judge_cost, spent)
-        self._grown(metrics.judge_cache, {(k,): v for k, v in stats.cache.items()})
-        self._grown(metrics.judge_flights, {(k,): v for k, v in stats.flights.items()})
-        self._grown(metrics.judge_refused, {(k,): v for k, v in stats.refused.items()})
+        self._growth.add(metrics.judge_cost, spent)
+        self._growth.add(metrics.judge_cache, {(k,): v for k, v in stats.cache.items()})
+        self._growth.add(metrics.judge_flights, {(k,): v for k, v in stats.flights.items()})
+        self._growth.add(metrics.judge_refused, {(k,): v for k, v in stats.refused.items()})
         for route, latency in stats.latency.items():
             self._observed(metrics.judge_seconds, route, latency)
         for state in judge.route_states:
@@ -84,15 +117,15 @@ class Observer:
         key: tuple[object, ...]
         for number, count in enumerate(latency.buckets):
             key = (histogram, route, number)
-            child._buckets[number].inc(count - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
-            self._seen[key] = count
+            child._buckets[number].inc(count - self._growth.seen.get(key, 0.0))  # noqa: SLF001 - see above
+            self._growth.seen[key] = count
         key = (histogram, route, "sum")
-        child._sum.inc(latency.total_s - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
-        self._seen[key] = latency.total_s
+        child._sum.inc(latency.total_s - self._growth.seen.get(key, 0.0))  # noqa: SLF001 - see above
+        self._growth.seen[key] = latency.total_s
 
     def _store(self) -> None:
         stats = self._adapters.store.stats
-        self._grown(self._metrics.store_operations, stats.operations)
+        self._growth.add(self._metrics.store_operations, stats.operations)
         self._metrics.store_away.set(stats.away)
 
 

@@ -27,6 +27,7 @@ _GROUPS = {
     "definitions": "Definitions",
     "response_profile": "Grading",
     "sandbox": "Python graders",
+    "runner_listen": "Runner",
     "judge_routes_file": "Judges",
     "endpoint_timeout_s": "Endpoint graders",
     "max_body_bytes": "Limits",
@@ -198,6 +199,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the same grader, item and sample."
         ),
     ] = "fresh"
+    sandbox_url: Annotated[
+        str,
+        Meta(
+            description="Runner that Python graders are sent to (`gradekeeper runner`): "
+            "`unix:///absolute/path` or `http://host:port`; empty runs them in the service's own "
+            "sandbox."
+        ),
+    ] = ""
+    sandbox_token_file: Annotated[
+        str,
+        Meta(
+            description="File with the token that service and runner share, read again when it "
+            "changes; the service presents the first line, the runner accepts any."
+        ),
+    ] = ""
+
+    runner_listen: Annotated[
+        str,
+        Meta(description="Where a runner listens: `unix:/absolute/path` or `host:port`."),
+    ] = "127.0.0.1:8081"
 
     judge_routes_file: Annotated[
         str,
@@ -294,8 +315,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, *, runner: bool = False
+    ) -> Settings:
         """Return the settings that ``environ`` (the process's own by default) asks for.
+
+        Args:
+            environ: Variables and their values.
+            runner: Whether only a runner's settings may be among them: it holds no keys.
 
         Raises:
             SettingsError: With every variable that is unknown or has an unusable value.
@@ -315,6 +342,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 problems.append(f"{variable} is no setting of gradekeeper{hint}")
                 continue
+            if runner and field.name not in RUNNER_SETTINGS:
+                problems.append(f"{variable} is no setting of a runner; do not give it to one")
+                continue
             try:
                 values[field.name] = _value(text, field.type)
             except msgspec.ValidationError as error:
@@ -329,6 +359,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in SECRETS:
             shown[name] = "***" if shown[name] else ""
         return shown
+
+
+RUNNER_SETTINGS = frozenset(
+    {
+        *("runner_listen", "backlog", "keep_alive_s", "shutdown_grace_s"),
+        *("allow_unauthenticated", "max_body_bytes", "log_level"),
+        *(
+            name
+            for name in Settings.__struct_fields__
+            if name.startswith("sandbox_") and name != "sandbox_url"
+        ),
+    }
+)
 
 
 def environment() -> Mapping[str, str]:
@@ -376,6 +419,7 @@ def document() -> str:
                 "",
                 f"## {_GROUPS[field.name]}",
                 "",
+                *(_RUNNER_NOTE if field.name == "runner_listen" else ()),
                 "| variable | default | values | what it does |",
                 "|---|---|---|---|",
             ]
@@ -384,6 +428,14 @@ def document() -> str:
         variable = f"`{PREFIX}{field.name.upper()}`"
         lines.append(f"| {variable} | {default} | {_values(field.type)} | {description} |")
     return "\n".join(lines) + "\n"
+
+
+_RUNNER_NOTE = (
+    "A runner takes this and "
+    + ", ".join(f"`{name.upper()}`" for name in sorted(RUNNER_SETTINGS - {"runner_listen"}))
+    + f", each after `{PREFIX}`. Every other variable under the prefix stops its start.",
+    "",
+)
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - the default of any setting

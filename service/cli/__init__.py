@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "serve": "serve the graders over HTTP",
+    "runner": "run Python graders for a service elsewhere",
     "score": "score a file of rows, in this process or on a server",
     "estimate": "predict what judges will take for a file of rows",
     "validate": "list everything wrong or doubtful about grader files",
@@ -33,6 +34,7 @@ _COMMANDS = {
     "list": "list the graders there are",
     "key": "make an API key",
     "settings": "show the effective settings",
+    "health": "ask the server of this container whether it lives",
 }
 
 

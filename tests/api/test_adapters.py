@@ -291,6 +291,7 @@ class TestObserver:
         self, monkeypatch: pytest.MonkeyPatch, no_routes: None
     ) -> None:
         adapters = build_adapters(Settings(sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
         adapters.sandbox.running = FakeRunning()  # type: ignore[assignment] # enough of one
         judge = adapters.judge.stats
         judge.attempts["main", "ok"] += 2

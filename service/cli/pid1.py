@@ -1,0 +1,60 @@
+"""What the first process of a container owes the others: it passes signals on and reaps orphans.
+
+Python does neither by itself. Signals without a handler do nothing to process 1, and a process
+whose parent has died stays a zombie until process 1 waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_PASSED_ON = {
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
+_FROM_TERMINAL = 0x80  # SI_KERNEL: the whole process group has got it already
+_SIGNALLED = 128  # as shells report a process that died of a signal
+
+
+def leave_pid_1() -> None:
+    """Return in a process that is not the first; the first stays behind and minds the others.
+
+    It ends when that one does, with its exit code. Does nothing outside of containers.
+    """
+    if os.getpid() == 1:
+        mind_child()
+
+
+def mind_child() -> None:
+    """Fork; return in the child, and mind it in this process until it ends."""
+    awaited = _PASSED_ON | {signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    while True:
+        told = signal.sigwaitinfo(awaited)
+        if told.si_signo == signal.SIGCHLD:
+            _reap(child)
+        elif told.si_code != _FROM_TERMINAL:
+            os.kill(child, told.si_signo)
+
+
+def _reap(child: int) -> None:
+    """Reap whatever has ended; end like ``child`` if that is among it."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else _SIGNALLED - code)
