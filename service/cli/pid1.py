@@ -6,8 +6,12 @@ whose parent has died stays a zombie until process 1 waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
+
+from service.sandbox.guest import syscalls
 
 _PASSED_ON = {
     signal.SIGHUP,
@@ -38,6 +42,9 @@ def mind_child() -> None:
     if child == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # it has the same environment
     while True:
         told = signal.sigwaitinfo(awaited)
         if told.si_signo == signal.SIGCHLD:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from tests.tools.licences import declared_licence, is_allowed, pinned
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("build.txt", "lock.txt", "serve.txt", "test.txt")
+LOCKS = ("build.txt", "lock.txt", "runner.txt", "serve.txt", "test.txt")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
