@@ -108,7 +108,9 @@ def score(service: Service, checks: Checks) -> None:
     """Grade with every kind that needs nothing outside."""
     path = "/v1/graders/exact-answer/versions/latest/score"
     status, answer = service.call(path, {"item": {"answer": "Paris"}, "model_sample": "Paris"})
-    checks.note("a bundled grader", answer.get("reward"), good=(status, answer["reward"]) == (200, 1))
+    checks.note(
+        "a bundled grader", answer.get("reward"), good=(status, answer["reward"]) == (200, 1)
+    )
     similar = {"type": "text_similarity", "input": "{{sample.output_text}}"}
     meteor = {**similar, "evaluation_metric": "meteor", "reference": "the auto stopped"}
     reward = service.run(meteor, "the car stopped")["reward"]

@@ -5,6 +5,7 @@ Built on aiohttp, which is imported with this module; `remote` imports it on the
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -87,7 +88,7 @@ class RunnerTransport:
             async with self._session.request(
                 method,
                 self._base + path,
-                data=body,
+                data=None if body is None else io.BytesIO(body),
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
