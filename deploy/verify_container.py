@@ -44,7 +44,9 @@ ATTACKS = {
 }
 ENDLESS = {
     "endless loop": "def grade(sample, item):\n    while True:\n        pass\n",
-    "memory": "def grade(sample, item):\n    kept = []\n    while True:\n        kept.append(b'x' * 10**7)\n",
+    "memory": (
+        "def grade(sample, item):\n    kept = []\n    while True:\n        kept += [b'x' * 10**7]\n"
+    ),
     "exit": "import os\ndef grade(sample, item):\n    os._exit(0)\n",
     "kill own group": "import os\ndef grade(sample, item):\n    os.killpg(0, 9)\n    return 'x'\n",
     "no number": "def grade(sample, item):\n    return 'x' * 10**8\n",
@@ -55,6 +57,7 @@ class Service:
     """The service under test."""
 
     def __init__(self, url: str, key: str) -> None:
+        """Call ``url`` with ``key``."""
         self._url = url
         self._key = key
 
@@ -96,21 +99,21 @@ class Checks:
     """What was checked, and what of it failed."""
 
     def __init__(self) -> None:
+        """Start with nothing failed."""
         self.failed = 0
 
     def note(self, name: str, found: object, *, good: bool) -> None:
         """Print one line."""
         self.failed += not good
-        print(f"  {'ok    ' if good else 'FAILED'} {name}: {found}")  # noqa: T201 - the report
+        print(f"  {'ok    ' if good else 'FAILED'} {name}: {found}")
 
 
 def score(service: Service, checks: Checks) -> None:
     """Grade with every kind that needs nothing outside."""
     path = "/v1/graders/exact-answer/versions/latest/score"
     status, answer = service.call(path, {"item": {"answer": "Paris"}, "model_sample": "Paris"})
-    checks.note(
-        "a bundled grader", answer.get("reward"), good=(status, answer["reward"]) == (200, 1)
-    )
+    found = (status, answer.get("reward"))
+    checks.note("a bundled grader", found, good=found == (200, 1.0))
     similar = {"type": "text_similarity", "input": "{{sample.output_text}}"}
     meteor = {**similar, "evaluation_metric": "meteor", "reference": "the auto stopped"}
     reward = service.run(meteor, "the car stopped")["reward"]
@@ -121,7 +124,7 @@ def score(service: Service, checks: Checks) -> None:
 def targets() -> dict[str, Any]:
     """Return what canaries are after: listeners of ours, process 1, and files in ``/targets``."""
     abstract = f"\0gradekeeper-verify-{os.getpid()}"
-    listeners = [
+    listeners: list[tuple[int, int, Any]] = [
         (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
         (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
         (socket.AF_UNIX, socket.SOCK_STREAM, abstract),
@@ -189,9 +192,9 @@ def main(url: str) -> int:
     score(service, checks)
     attack(service, checks, hidden=level == "namespaces")
     where = f"in the runner at {sandbox['runner']}" if "runner" in sandbox else "in the service"
-    print(f"  sandbox level reached {where}: {level}")  # noqa: T201 - the report
+    print(f"  sandbox level reached {where}: {level}")
     for note in sandbox.get("isolation", {}).get("notes", ()):
-        print(f"    note: {note}")  # noqa: T201 - the report
+        print(f"    note: {note}")
     return 1 if checks.failed else 0
 
 

@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     except SystemExit:
         raise CommandError(app.failure or "the runner cannot start") from None
     finally:
+        for listener in listeners:
+            listener.close()
         if isinstance(address, UnixAddress):
             with contextlib.suppress(OSError):
                 os.unlink(address.path)  # noqa: PTH108 - a name as the kernel takes it

@@ -33,7 +33,8 @@ PROGRAMS = {
     "text": "def grade(sample, item):\n    return 'x'\n",
     "exception": "def grade(sample, item):\n    return item['missing']\n",
     "output": (
-        "import sys\ndef grade(sample, item):\n    print('ö\\0\\ud800'.encode('utf-8', 'replace'))\n"
+        "import sys\ndef grade(sample, item):\n    print('ö\\0')\n"
+        "    sys.stdout.buffer.write(bytes([255]))\n"
         "    print('seen', file=sys.stderr)\n    return 1\n"
     ),
     "flood": "def grade(sample, item):\n    print('é' * 10**6)\n    return 1\n",

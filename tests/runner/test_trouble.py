@@ -1,4 +1,4 @@
-"""What goes wrong between service and runner is typed, retryable where that helps, never a score."""
+"""What goes wrong between service and runner is typed, and never a score."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ async def running(directory: Path, **changes: Any) -> AsyncIterator[Live]:
     task = asyncio.ensure_future(server._serve([listener]))
     try:
         async with asyncio.timeout(60):
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            while not server.started:
                 assert not task.done(), app.failure
                 await asyncio.sleep(0.01)
         yield Live(app, path, late)
