@@ -72,13 +72,17 @@ class Runner:
         failure: Why the sandbox did not start; None if it did.
     """
 
-    def __init__(self, settings: Settings, sandbox: LateSandbox, tokens: TokenFile) -> None:
-        """Serve ``sandbox`` to callers that present one of ``tokens``."""
+    def __init__(
+        self, settings: Settings, sandbox: LateSandbox, tokens: TokenFile, *, max_calls: int
+    ) -> None:
+        """Serve ``sandbox`` to callers that present one of ``tokens``, ``max_calls`` at once."""
         self._settings = settings
         self._sandbox = sandbox
         self._tokens = tokens
         self._metrics = Metrics()
         self._observer = SandboxObserver(self._metrics, sandbox)
+        self._max_calls = max_calls
+        self._calls = 0
         self._held_bytes = 0
         self.failure: str | None = None
 
@@ -122,6 +126,7 @@ class Runner:
 
     async def _run(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         size = 0
+        self._calls += 1
         try:
             size = self._admit(dict(scope["headers"]))
             self._held_bytes += size
@@ -133,6 +138,7 @@ class Runner:
             return
         finally:
             self._held_bytes -= size
+            self._calls -= 1
 
     def _admit(self, headers: dict[bytes, bytes]) -> int:
         """Return the size of the body to come.
@@ -150,6 +156,8 @@ class Runner:
         size, most = int(length), self._settings.max_body_bytes
         if size > most:
             raise _refuse("too_large", f"the question has {size} bytes; {most} are allowed")
+        if self._calls > self._max_calls:
+            raise _refuse("overloaded", "the runner has too many calls", retry_after_s=1.0)
         if self._held_bytes + size > _BODIES * most:
             raise _refuse("overloaded", "the runner holds too many bytes", retry_after_s=1.0)
         return size

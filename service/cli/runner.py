@@ -30,8 +30,9 @@ EXIT_CODES = {
     failures.UNUSABLE: "unusable settings, too weak an isolation, or the address is taken",
 }
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-_OWN_FILES = 256  # descriptors kept for calls, zygotes and the rest
-_FEWEST_CONNECTIONS = 64
+_OWN_FILES = 256  # descriptors that are not for connections of calls
+_SPARE_FILES = 64  # of these, not for connections that are refused
+_FEWEST_CALLS = 64
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
     configure(settings.log_level)
     address, tokens = _checked(settings)
     listeners = _bind(address, settings)
-    app = Runner(settings, LateSandbox(settings), tokens)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    max_calls = max(_FEWEST_CALLS, files - _OWN_FILES)
+    app = Runner(settings, LateSandbox(settings), tokens, max_calls=max_calls)
     shown = address
     if not isinstance(address, UnixAddress):
         shown = type(address)(address.host, listeners[0].getsockname()[1])
     event(logger, logging.INFO, "listening", {"address": str(shown)})
     show(f"gradekeeper {__version__} runs Python graders at {shown}")
     try:
-        Server(_config(app, settings)).run(listeners)
+        Server(_config(app, settings, max_calls)).run(listeners)
     except SystemExit:
         raise CommandError(app.failure or "the runner cannot start") from None
     finally:
@@ -104,8 +107,7 @@ def _bind(address: Address, settings: Settings) -> list[socket.socket]:
     return bind_tcp(address.host, address.port, settings.backlog)
 
 
-def _config(app: Runner, settings: Settings) -> Config:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _config(app: Runner, settings: Settings, max_calls: int) -> Config:
     return Config(
         app,
         interface="asgi3",
@@ -119,7 +121,7 @@ def _config(app: Runner, settings: Settings) -> Config:
         date_header=False,
         proxy_headers=False,
         backlog=settings.backlog,
-        limit_concurrency=max(_FEWEST_CONNECTIONS, files - _OWN_FILES),
+        limit_concurrency=max_calls + _OWN_FILES - _SPARE_FILES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )

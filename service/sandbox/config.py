@@ -206,7 +206,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_length: int = 4096
     max_source_bytes: int = 256 * 1024
     max_answer_bytes: int = 1 << 20
-    connections: int = 512
+    connections: int = 256
     connect_timeout_s: float = 5.0
     silence_s: float = 10.0
     look_timeout_s: float = 2.0

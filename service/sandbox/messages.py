@@ -7,9 +7,10 @@ payloads are bytes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from graders.errors import (
     DefinitionError,
@@ -56,7 +57,7 @@ class RunQuestion(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     image_tag: str
     payload: bytes
-    timeout_s: float
+    timeout_s: Annotated[float, Meta(gt=0)]
     seeds: Seeds = "fresh"
     minimum_level: Level
 

@@ -26,6 +26,7 @@ from service.app import create_app
 from service.judge.stats import Latency, RouteState
 from service.metrics import Metrics
 from service.observing import Observer
+from service.sandbox import RemoteSandbox
 from service.sandbox.build_image import known_tags
 from service.sandbox.config import IsolationReport, SandboxStats
 from service.sandbox.problems import IsolationTooWeakError
@@ -205,6 +206,33 @@ class TestBuilding:
             file.write_text(text)
         with pytest.raises(AdapterError, match=problem):
             build_adapters(msgspec.structs.replace(Settings(), **{variable: str(file)}))
+
+    def test_a_runner_that_cannot_be_meant_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_URL: expected unix:"):
+            build_adapters(Settings(sandbox_url="runner:8081"))
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_TOKEN_FILE: the token file"):
+            build_adapters(
+                Settings(sandbox_url="http://runner", sandbox_token_file=str(tmp_path / "none"))
+            )
+
+    async def test_a_runner_is_asked_for_what_the_settings_say(self) -> None:
+        settings = Settings(
+            sandbox_url="http://runner:8081",
+            sandbox="required",
+            sandbox_seeds="fixed",
+            sandbox_timeout_s=7.0,
+            sandbox_min_isolation="namespaces",
+        )
+        sandbox = build_adapters(settings).sandbox
+        assert isinstance(sandbox, RemoteSandbox)
+        asked = sandbox._config
+        assert (asked.timeout_s, asked.seeds, asked.minimum_level) == (7.0, "fixed", "namespaces")
+        assert sandbox.required
+
+    def test_where_graders_are_off_no_runner_is_asked(self) -> None:
+        adapters = build_adapters(Settings(sandbox_url="http://runner:8081", sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
+        assert adapters.ports.sandbox is None
 
     def test_a_store_that_cannot_be_meant_is_named(self) -> None:
         with pytest.raises(AdapterError, match="redis"):

@@ -103,7 +103,7 @@ async def test_fixed_seeds_are_those_of_a_local_sandbox(
 ) -> None:
     local = await started(seeds="fixed")
     expected = (await local.run(question(RANDOM))).value
-    at_runner = {"sandbox_seeds": "fixed"} if who == "runner" else {}
+    at_runner: dict[str, Any] = {"sandbox_seeds": "fixed"} if who == "runner" else {}
     at_service: dict[str, Any] = {"seeds": "fixed"} if who == "service" else {}
     async with running(tmp_path, **at_runner) as live, asking(live.url, **at_service) as remote:
         assert (await remote.run(question(RANDOM))).value == expected

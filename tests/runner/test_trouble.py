@@ -136,6 +136,18 @@ class TestBackPressure:
                 await remote.run(question())
             assert (await first).value == 0.25
 
+    async def test_more_calls_than_the_runner_has_files_for_are_refused(
+        self, tmp_path: Path
+    ) -> None:
+        async with running(tmp_path, max_calls=1) as live, asking(live.url) as remote:
+            first = asyncio.ensure_future(remote.run(question(SLEEP, item={"s": 1})))
+            await until(lambda: live.sandbox.stats().running == 1)
+            with pytest.raises(OverloadedError, match="too many calls") as caught:
+                await remote.run(question())
+            assert (caught.value.retryable, caught.value.retry_after_s) == (True, 1.0)
+            assert (await first).value == 0.25
+            assert (await remote.run(question())).value == 0.5
+
     async def test_unfinished_questions_cannot_fill_the_memory(self, tmp_path: Path) -> None:
         size = 1_000_000
         async with running(tmp_path, max_body_bytes=size) as live, asking(live.url) as remote:

@@ -89,11 +89,11 @@ class Live:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, **changes: Any) -> AsyncIterator[Live]:
+async def running(directory: Path, *, max_calls: int = 1000, **changes: Any) -> AsyncIterator[Live]:
     """Serve a runner at a socket in ``directory``."""
     chosen = settings(**changes)
     late = LateSandbox(chosen)
-    app = Runner(chosen, late, TokenFile(chosen.sandbox_token_file))
+    app = Runner(chosen, late, TokenFile(chosen.sandbox_token_file), max_calls=max_calls)
     path = directory / "runner.sock"
     listener = bind_unix(str(path), 100)
     server = uvicorn.Server(
