@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    if (
+        os.getpid() == 1
+    ):  # in a container; before anything is imported that process 1 can do without
+        from service.cli import pid1  # noqa: PLC0415 - see above
+
+        pid1.mind_child()
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)

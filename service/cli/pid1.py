@@ -6,12 +6,10 @@ whose parent has died stays a zombie until process 1 waits for it.
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import os
 import signal
 import sys
-
-from service.sandbox.guest import syscalls
 
 _PASSED_ON = {
     signal.SIGHUP,
@@ -22,20 +20,12 @@ _PASSED_ON = {
     signal.SIGUSR2,
 }
 _FROM_TERMINAL = 0x80  # SI_KERNEL: the whole process group has got it already
+_PR_SET_DUMPABLE = 4
 _SIGNALLED = 128  # as shells report a process that died of a signal
 
 
-def leave_pid_1() -> None:
-    """Return in a process that is not the first; the first stays behind and minds the others.
-
-    It ends when that one does, with its exit code. Does nothing outside of containers.
-    """
-    if os.getpid() == 1:
-        mind_child()
-
-
 def mind_child() -> None:
-    """Fork; return in the child, and mind it in this process until it ends."""
+    """Fork; return in the child, and mind it in this process, which ends when and like it does."""
     awaited = _PASSED_ON | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     child = os.fork()
@@ -43,8 +33,8 @@ def mind_child() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # it has the same environment
+        # It has the child's environment. Not by `service.sandbox`, which would triple its size.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     while True:
         told = signal.sigwaitinfo(awaited)
         if told.si_signo == signal.SIGCHLD:

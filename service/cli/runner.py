@@ -17,7 +17,6 @@ from service.cli import failures
 from service.cli.failures import CommandError
 from service.cli.listening import Server, bind_tcp, bind_unix
 from service.cli.output import show
-from service.cli.pid1 import leave_pid_1
 from service.cli.runtime import read_settings
 from service.logs import configure, event
 from service.runner import Runner
@@ -46,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal stops it."""
-    leave_pid_1()
     if arguments.listen is not None:
         os.environ[f"{PREFIX}RUNNER_LISTEN"] = arguments.listen
     settings = read_settings(runner=True)

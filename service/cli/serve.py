@@ -15,7 +15,6 @@ from service.app import create_app
 from service.cli import failures
 from service.cli.listening import Server, bind_tcp
 from service.cli.output import show
-from service.cli.pid1 import leave_pid_1
 from service.cli.runtime import read_settings
 from service.cli.supervisor import Workers, checked
 from service.edge import Edge
@@ -48,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal stops it."""
-    leave_pid_1()
     for flag in _FLAGS:
         value = getattr(arguments, flag)
         if value is not None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from graders.errors import SandboxUnavailableError
-from service.cli import failures, health, listening, main, runner
+from service.cli import failures, health, listening, main, pid1, runner
 from service.cli.failures import CommandError
 from service.settings import Settings, SettingsError
 from tests.api.world import metric, serving
@@ -111,13 +111,14 @@ class TestSocket:
         assert path.read_text() == "mine"
 
 
-def test_over_tcp_it_says_where_and_ends_cleanly() -> None:
+async def test_over_tcp_it_says_where_and_ends_cleanly() -> None:
     with command("--listen", "127.0.0.1:0") as started:
         assert started.process.stdout is not None
         line = started.process.stdout.readline()
         address = line.split()[-1]
-        answer = httpx.get(f"http://{address}/readyz", timeout=60)
-        assert answer.json()["dependencies"]["sandbox"]["state"] == "running"
+        async with asking(f"http://{address}") as remote:
+            await remote.started()
+            assert (await remote.run(question())).value == 0.5
         code, _, err = started.end()
     assert code == 0
     assert [e["event"] for e in log_of(err) if e["logger"] == "service.runner"] == [
@@ -338,9 +339,15 @@ class TestPid1:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 7
 
-    def test_is_nothing_to_other_processes(self) -> None:
-        from service.cli.pid1 import leave_pid_1
-
-        before = os.getpid()
-        leave_pid_1()
-        assert os.getpid() == before
+    def test_any_command_that_is_process_1_leaves_a_small_one_behind(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        minded: list[str] = []
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        monkeypatch.setattr(pid1, "mind_child", lambda: minded.append("once"))
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert minded == ["once"]
+        code = "import sys, service.cli.pid1; print(*sys.modules)"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert {b"asyncio", b"graders", b"service.sandbox"} & set(found.stdout.split()) == set()
