@@ -16,7 +16,9 @@ from service.stores.batch import AWAY, Batcher
 from service.stores.channels import Channels
 from service.stores.config import StoreConfig
 from service.stores.connect import connect
+from service.stores.documents import Documents
 from service.stores.port import Claim, Reservation, Reserved, StoreStats
+from service.stores.redis_documents import RedisDocuments
 from service.stores.scripts import CLAIM, FINISH, PEEK, RELEASE, RENEW, RESERVE, SETTLE
 
 OUTCOME_KEEP_S: Final = 3.0
@@ -48,6 +50,7 @@ class RedisStore:
             failures_to_open=config.failures_to_open,
             probe_s=config.probe_s,
         )
+        self.documents: Documents = RedisDocuments(self._batch, config.prefix)
         self._channels = Channels(self._connected, timeout_s=config.timeout_s)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
