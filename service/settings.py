@@ -1,7 +1,7 @@
 """Every setting of the service: read once from the environment into one frozen Struct.
 
 The only module that reads the environment. A variable under our prefix that is none of ours is an
-error, so that a misspelt limit can never be silently ignored. `document` writes CONFIGURATION.md.
+error, so that a misspelt limit can never be silently ignored. `configuration` explains them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,7 @@ _CLOSE = 0.7
 _MAX_SHOWN_CHARS = 100
 SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
 
-_GROUPS = {
+GROUPS = {  # sections of CONFIGURATION.md, by their first setting
     "host": "Network",
     "api_key": "Security",
     "definitions": "Definitions",
@@ -410,58 +410,3 @@ def _problem(name: str, text: str, error: msgspec.ValidationError) -> str:
     if name in SECRETS or shown in problem:
         return problem
     return f"{problem.removesuffix(', got `str`')}, got {shown}"
-
-
-def document() -> str:
-    """Return CONFIGURATION.md."""
-    lines = [
-        "# Configuration",
-        "",
-        "Settings come from environment variables, read once at start; the effective ones are then",
-        "logged, secrets masked. A `GRADEKEEPER_` variable that is not listed stops the start.",
-        "",
-        "Written by `gradekeeper settings --markdown` from `service/settings.py`; do not edit.",
-    ]
-    for field in msgspec.structs.fields(Settings):
-        if field.name in _GROUPS:
-            lines += [
-                "",
-                f"## {_GROUPS[field.name]}",
-                "",
-                *(_RUNNER_NOTE if field.name == "runner_listen" else ()),
-                "| variable | default | values | what it does |",
-                "|---|---|---|---|",
-            ]
-        description = next(m.description for m in get_args(field.type)[1:] if isinstance(m, Meta))
-        default = "" if field.default == "" else f"`{_shown(field.default)}`"
-        variable = f"`{PREFIX}{field.name.upper()}`"
-        lines.append(f"| {variable} | {default} | {_values(field.type)} | {description} |")
-    return "\n".join(lines) + "\n"
-
-
-_RUNNER_NOTE = (
-    "A runner takes this and "
-    + ", ".join(f"`{name.upper()}`" for name in sorted(RUNNER_SETTINGS - {"runner_listen"}))
-    + f", each after `{PREFIX}`. Every other variable under the prefix stops its start.",
-    "",
-)
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401 - the default of any setting
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _values(annotation: Any) -> str:  # noqa: ANN401 - a type form
-    base, *metas = get_args(annotation)
-    if get_origin(base) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(base))
-    if base is bool:
-        return "`true`, `false`"
-    name = {"str": "text", "int": "integer", "float": "number"}[base.__name__]
-    bounds = [
-        f"{sign} {bound}"
-        for meta in metas
-        for sign, bound in ((">", meta.gt), ("≥", meta.ge), ("≤", meta.le))
-        if bound is not None
-    ]
-    return " ".join([name, *([", ".join(bounds)] if bounds else [])])
