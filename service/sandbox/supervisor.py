@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, ParamSpec
 from graders.errors import DefinitionError, Finding, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox import scratch
-from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats, TierStats
+from service.sandbox.config import (
+    IsolationReport,
+    RunTerms,
+    SandboxConfig,
+    SandboxStats,
+    Seeds,
+    TierStats,
+)
 from service.sandbox.environment import Environment, known_packages
 from service.sandbox.problems import ZygoteLostError
 from service.sandbox.slots import Slots
@@ -130,8 +137,8 @@ class SubprocessSandbox:
             raise DefinitionError([unknown_image(image_tag, self.image_tags)])
         return found
 
-    async def run(self, run: SandboxRun) -> SandboxResult:
-        """Return what the grader did with this payload.
+    async def run(self, run: SandboxRun, terms: RunTerms | None = None) -> SandboxResult:
+        """Return what the grader did with this payload, under ``terms`` where those are stricter.
 
         Raises:
             SandboxUnavailableError: User code was not run to an end, twice, for a reason of the
@@ -142,7 +149,7 @@ class SubprocessSandbox:
         environment = self.environment(run.image_tag)
         source = encoded(run.source, self._config.max_source_bytes)
         try:
-            result = await self._admit(environment, source, run.payload, self._config.timeout_s)
+            result = await self._admit(environment, source, run.payload, self._terms(terms))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise
@@ -155,8 +162,12 @@ class SubprocessSandbox:
         self._calls[result.outcome] += 1
         return result
 
+    def _terms(self, terms: RunTerms | None) -> RunTerms:
+        config = self._config
+        return (terms or RunTerms(timeout_s=config.timeout_s)).within(config)
+
     async def _admit(
-        self, environment: Environment, source: bytes, payload: bytes, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, terms: RunTerms
     ) -> SandboxResult:
         if self._closed:
             msg = "the sandbox is closed"
@@ -165,23 +176,22 @@ class SubprocessSandbox:
         slot = await self._slots.acquire()
         self._queue_s += time.monotonic() - queued
         try:
-            return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+            return await self._run_in_slot(environment, source, payload, slot, terms)
         except ZygoteLostError:
             pass
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
         slot = await self._slots.acquire()
-        return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+        return await self._run_in_slot(environment, source, payload, slot, terms)
 
     async def attack(
         self, environment: Environment, source: str, timeout_s: float
     ) -> SandboxResult:
         """Run a canary of the self-test, as `run` would run it, without counting it."""
-        return await self._admit(
-            environment, source.encode(), b'{"sample":{},"item":{}}', timeout_s
-        )
+        terms = self._terms(RunTerms(timeout_s=timeout_s))
+        return await self._admit(environment, source.encode(), b'{"sample":{},"item":{}}', terms)
 
     async def _run_in_slot(
-        self, environment: Environment, source: bytes, payload: bytes, slot: int, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, slot: int, terms: RunTerms
     ) -> SandboxResult:
         call: Call | None = None
         started = time.monotonic()
@@ -190,10 +200,10 @@ class SubprocessSandbox:
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
             tier = await environment.tier(program.bits)
-            seed = seed_of(self._config, source, payload)
+            seed = seed_of(terms.seeds, source, payload)
             started = time.monotonic()
             call = environment.begin(
-                tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
+                tier, program, payload, slot=slot, seed=seed, timeout_s=terms.timeout_s
             )
             self._live.add(call)
             self._watch(environment, tier, call, slot)
@@ -323,11 +333,9 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
     return Finding(pointer="/image_tag", message=message, code="unknown_image_tag")
 
 
-def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
+def seed_of(seeds: Seeds, source: bytes, payload: bytes) -> bytes | None:
     """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
-    return (
-        hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
-    )
+    return hashlib.sha256(source + b"\0" + payload).digest()[:16] if seeds == "fixed" else None
 
 
 def encoded(source: str, max_bytes: int) -> bytes:
