@@ -42,7 +42,7 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis promtool clean
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis promtool clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -89,6 +89,9 @@ wordnet: $(BIN)/python  ## try again to get WordNet, which METEOR needs
 sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 	@rm -f $(SANDBOX_STAMP)
 	@$(MAKE) $(SANDBOX_STAMP)
+
+image:  ## build both container images and prove them (Debian, as root); see deploy/verify-image
+	@deploy/verify-image --packages $(GRADEKEEPER_SANDBOX_PACKAGES)
 
 redis:  ## make sure there is a Redis server for the tests
 	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y redis-server \

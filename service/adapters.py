@@ -28,6 +28,8 @@ from service.sandbox import (
     IsolationReport,
     IsolationTooWeakError,
     ProcessSandbox,
+    RemoteConfig,
+    RemoteSandbox,
     SandboxConfig,
     SubprocessSandbox,
     ZygoteLostError,
@@ -37,6 +39,7 @@ from service.sandbox.build_image import interpreter, is_complete, known_tags
 from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
+from service.tokens import TokenError, TokenFile
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
     checks: dict[str, Check]
     judge: OpenAIJudge
     store: Store
-    sandbox: LateSandbox
+    sandbox: LateSandbox | RemoteSandbox
     endpoint: HttpEndpointCaller
     shutdowns: Shutdowns
 
@@ -114,7 +117,7 @@ def build_adapters(settings: Settings) -> Adapters:
     """
     store = _store(settings)
     judge, routes = _judge(settings, store)
-    sandbox = LateSandbox(settings)
+    sandbox = _sandbox(settings)
     endpoint = _endpoint_caller(settings)
     return Adapters(
         ports=Ports(
@@ -238,6 +241,26 @@ def _store_check(store: Store) -> Check:
         return {"ok": True, "problem": problem}
 
     return check
+
+
+def _sandbox(settings: Settings) -> LateSandbox | RemoteSandbox:
+    """Return the sandbox: here, or in the runner that the settings name."""
+    if not settings.sandbox_url or settings.sandbox == "off":
+        return LateSandbox(settings)
+    config = RemoteConfig(
+        url=settings.sandbox_url,
+        minimum_level=settings.sandbox_min_isolation,
+        timeout_s=settings.sandbox_timeout_s,
+        seeds=settings.sandbox_seeds,
+        required=settings.sandbox == "required",
+        queue_length=settings.sandbox_queue,
+    )
+    try:
+        return RemoteSandbox(config, TokenFile(settings.sandbox_token_file))
+    except TokenError as error:
+        raise AdapterError(f"GRADEKEEPER_SANDBOX_TOKEN_FILE: {error}") from error
+    except ValueError as error:
+        raise AdapterError(f"GRADEKEEPER_SANDBOX_URL: {error}") from error
 
 
 def sandbox_config(settings: Settings) -> SandboxConfig:

@@ -11,12 +11,15 @@ from service.sandbox.config import (
     Layer,
     Level,
     Profile,
+    RemoteConfig,
+    RunTerms,
     SandboxConfig,
     SandboxStats,
     TierStats,
 )
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
+from service.sandbox.remote import RemoteSandbox
 from service.sandbox.start import start_sandbox
 from service.sandbox.supervisor import SubprocessSandbox
 
@@ -27,6 +30,9 @@ __all__ = [
     "Level",
     "ProcessSandbox",
     "Profile",
+    "RemoteConfig",
+    "RemoteSandbox",
+    "RunTerms",
     "SandboxConfig",
     "SandboxStats",
     "SubprocessSandbox",

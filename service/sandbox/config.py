@@ -9,6 +9,7 @@ import msgspec
 Level = Literal["namespaces", "lsm", "seccomp", "process"]
 Layer = Literal["namespaces", "landlock", "seccomp"]
 Profile = Literal["strict", "processes"]
+Seeds = Literal["fresh", "fixed"]
 
 # Strongest first.
 LEVELS: tuple[Level, ...] = ("namespaces", "lsm", "seccomp", "process")
@@ -74,12 +75,31 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_length: int = 4096
     max_tiers: int = 8
     prewarm: tuple[tuple[str, ...], ...] = ((),)
-    seeds: Literal["fresh", "fixed"] = "fresh"
+    seeds: Seeds = "fresh"
     uid: int = 65534
     gid: int = 65534
     scratch_dir: str | None = None
     protect_service: bool = True
     selftest_timeout_s: float = 5.0
+
+
+class RunTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What may differ from call to call.
+
+    Attributes:
+        timeout_s: As in `SandboxConfig`.
+        seeds: As in `SandboxConfig`.
+    """
+
+    timeout_s: float
+    seeds: Seeds = "fresh"
+
+    def within(self, config: SandboxConfig) -> RunTerms:
+        """Return the stricter of these terms and those of ``config``."""
+        fixed = "fixed" in {self.seeds, config.seeds}
+        return RunTerms(
+            timeout_s=min(self.timeout_s, config.timeout_s), seeds="fixed" if fixed else "fresh"
+        )
 
 
 class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,3 +180,53 @@ class SandboxStats(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     tiers: tuple[TierStats, ...]
     level: Level
+
+
+class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the runner is, and what is asked of it.
+
+    Attributes:
+        url: ``unix:///absolute/path`` or ``http://host:port``.
+        minimum_level: Weakest isolation that a runner may have.
+        timeout_s: Wall time of one call; the runner's own limit counts if shorter.
+        seeds: ``fixed`` asks for fixed seeds.
+        required: Whether the service starts only once the runner can be used.
+        queue_length: Calls under way or waiting; more are refused.
+        max_source_bytes: Longest source.
+        max_answer_bytes: Largest answer read.
+        connections: Connections open at once.
+        connect_timeout_s: One connection.
+        silence_s: How long a runner may be silent before it counts as gone; it says every second
+            that it is alive.
+        look_timeout_s: One look at the runner's readiness.
+        patience_s: How long a service that requires the runner waits for it.
+    """
+
+    url: str
+    minimum_level: Level = "lsm"
+    timeout_s: float = 120.0
+    seeds: Seeds = "fresh"
+    required: bool = False
+    queue_length: int = 4096
+    max_source_bytes: int = 256 * 1024
+    max_answer_bytes: int = 1 << 20
+    connections: int = 256
+    connect_timeout_s: float = 5.0
+    silence_s: float = 10.0
+    look_timeout_s: float = 2.0
+    patience_s: float = 30.0
+
+
+class RemoteStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start and gauges of now.
+
+    Attributes:
+        calls: Finished calls: ``answered``, ``refused``, ``overloaded``, ``unavailable`` or
+            ``cancelled``.
+        in_flight: Calls under way, those that wait here or there included.
+        away: Whether the last exchange did not reach the runner.
+    """
+
+    calls: dict[str, int]
+    in_flight: int
+    away: bool

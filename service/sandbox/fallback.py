@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox.calls import Finished, FrameError, cpu_seconds, decode_frame, without_answer
-from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats
+from service.sandbox.config import IsolationReport, RunTerms, SandboxConfig, SandboxStats
 from service.sandbox.environment import ENVIRONMENT
 from service.sandbox.guest import boot_code
 from service.sandbox.slots import Slots
@@ -80,8 +80,8 @@ class ProcessSandbox:
             level="process",
         )
 
-    async def run(self, run: SandboxRun) -> SandboxResult:
-        """Return what the grader did with this payload.
+    async def run(self, run: SandboxRun, terms: RunTerms | None = None) -> SandboxResult:
+        """Return what the grader did with this payload, under ``terms`` where those are stricter.
 
         Raises:
             SandboxUnavailableError: The interpreter does not start.
@@ -92,6 +92,7 @@ class ProcessSandbox:
         if interpreter is None:
             raise DefinitionError([unknown_image(run.image_tag, self.image_tags)])
         source = encoded(run.source, self._config.max_source_bytes)
+        terms = (terms or RunTerms(timeout_s=self._config.timeout_s)).within(self._config)
         queued = time.monotonic()
         try:
             slot = await self._slots.acquire(hash(source))
@@ -104,7 +105,7 @@ class ProcessSandbox:
             self._config.slow_after_s, self._slots.mark_slow, slot
         )
         try:
-            finished = await self._execute(interpreter, source, run.payload)
+            finished = await self._execute(interpreter, source, run.payload, terms)
         finally:
             slow.cancel()
             self._slots.release(slot, held_s=time.monotonic() - started)
@@ -120,7 +121,9 @@ class ProcessSandbox:
             diagnostics={"isolation": "process", "profile": self._config.profile},
         )
 
-    async def _execute(self, interpreter: str, source: bytes, payload: bytes) -> Finished:
+    async def _execute(
+        self, interpreter: str, source: bytes, payload: bytes, terms: RunTerms
+    ) -> Finished:
         try:
             directory = await asyncio.to_thread(
                 tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
@@ -141,7 +144,9 @@ class ProcessSandbox:
             raise SandboxUnavailableError(msg, kind="no_interpreter") from error
         self._running.add(process)
         try:
-            return await self._converse(process, self._request(source, payload))
+            return await self._converse(
+                process, self._request(source, payload, terms), terms.timeout_s
+            )
         finally:
             self._running.discard(process)
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -149,30 +154,30 @@ class ProcessSandbox:
             await process.wait()
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
-    def _request(self, source: bytes, payload: bytes) -> bytes:
+    def _request(self, source: bytes, payload: bytes, terms: RunTerms) -> bytes:
         config = self._config
-        seed = seed_of(config, source, payload)
+        seed = seed_of(terms.seeds, source, payload)
         settings = {
             "memory_bytes": config.memory_bytes if sys.platform == "linux" else 0,
             "disk_bytes": config.disk_bytes,
-            "cpu_s": cpu_seconds(config.timeout_s, config.cores),
+            "cpu_s": cpu_seconds(terms.timeout_s, config.cores),
             "max_output_bytes": config.max_output_bytes,
             "seed": int.from_bytes(seed, "big") if seed else None,
         }
         parts = (json.dumps(settings).encode(), source, payload)
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
-    async def _converse(self, process: asyncio.subprocess.Process, request: bytes) -> Finished:
+    async def _converse(
+        self, process: asyncio.subprocess.Process, request: bytes, timeout_s: float
+    ) -> Finished:
         limit = 2 * self._config.max_output_bytes + 8192
         try:
-            async with asyncio.timeout(self._config.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 answer = await _exchange(process, request, limit)
                 await _stop(process)
         except TimeoutError:
             self._kills["timeout"] += 1
-            return Finished(
-                outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s"
-            )
+            return Finished(outcome="timeout", details=f"timed out after {timeout_s:g} s")
         except FrameError as error:
             return Finished(outcome=error.outcome, details=str(error))
         return decode_frame(answer, limit) or without_answer(process.returncode or 0)

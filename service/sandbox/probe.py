@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from service.sandbox.canaries import FILES, NETWORK, PROCESSES, STAT, Targets, canaries
 from service.sandbox.config import LEVELS, IsolationReport, Level, SandboxConfig
 from service.sandbox.environment import private_namespaces
 from service.sandbox.guest.landlock import ABI_SCOPES
+from service.sandbox.problems import IsolationTooWeakError
 
 if TYPE_CHECKING:
     from graders.ports import SandboxResult
@@ -92,6 +95,17 @@ def _level(stopped: dict[str, bool], environment: Environment) -> Level:
     if held(STAT) and private_namespaces(environment.facts).issuperset(_OWN_NAMESPACES):
         return "namespaces"
     return "lsm"
+
+
+def require_level(report: IsolationReport, minimum: Level) -> None:
+    """Do nothing if ``report`` reaches ``minimum``, which need not be the one it was started with.
+
+    Raises:
+        IsolationTooWeakError: It does not.
+    """
+    if LEVELS.index(report.level) > LEVELS.index(minimum):
+        missing = shortcomings(msgspec.structs.replace(report, minimum_level=minimum))
+        raise IsolationTooWeakError(report.level, minimum, missing)
 
 
 def shortcomings(report: IsolationReport) -> tuple[str, ...]:

@@ -16,7 +16,14 @@ import msgspec
 from graders.errors import DefinitionError, Finding, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox import scratch
-from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats, TierStats
+from service.sandbox.config import (
+    IsolationReport,
+    RunTerms,
+    SandboxConfig,
+    SandboxStats,
+    Seeds,
+    TierStats,
+)
 from service.sandbox.environment import Environment, known_packages
 from service.sandbox.problems import ZygoteLostError
 from service.sandbox.slots import Slots, Turn
@@ -135,8 +142,8 @@ class SubprocessSandbox:
             raise DefinitionError([unknown_image(image_tag, self.image_tags)])
         return found
 
-    async def run(self, run: SandboxRun) -> SandboxResult:
-        """Return what the grader did with this payload.
+    async def run(self, run: SandboxRun, terms: RunTerms | None = None) -> SandboxResult:
+        """Return what the grader did with this payload, under ``terms`` where those are stricter.
 
         Raises:
             SandboxUnavailableError: User code was not run to an end, twice, for a reason of the
@@ -147,7 +154,7 @@ class SubprocessSandbox:
         environment = self.environment(run.image_tag)
         source = encoded(run.source, self._config.max_source_bytes)
         try:
-            result = await self._admit(environment, source, run.payload, self._config.timeout_s)
+            result = await self._admit(environment, source, run.payload, self._terms(terms))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise
@@ -160,8 +167,12 @@ class SubprocessSandbox:
         self._calls[result.outcome] += 1
         return result
 
+    def _terms(self, terms: RunTerms | None) -> RunTerms:
+        config = self._config
+        return (terms or RunTerms(timeout_s=config.timeout_s)).within(config)
+
     async def _admit(
-        self, environment: Environment, source: bytes, payload: bytes, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, terms: RunTerms
     ) -> SandboxResult:
         if self._closed:
             msg = "the sandbox is closed"
@@ -170,24 +181,23 @@ class SubprocessSandbox:
         slot = await self._slots.acquire(hash(source))
         self._queue_s += time.monotonic() - queued
         try:
-            return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+            return await self._run_in_slot(environment, source, payload, slot, terms)
         except ZygoteLostError:
             # Nothing could be forked, perhaps: who takes every thread there is, is found soon.
             await asyncio.sleep(_RETRY_AFTER_S)
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
         slot = await self._slots.acquire(hash(source))
-        return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+        return await self._run_in_slot(environment, source, payload, slot, terms)
 
     async def attack(
         self, environment: Environment, source: str, timeout_s: float
     ) -> SandboxResult:
         """Run a canary of the self-test, as `run` would run it, without counting it."""
-        return await self._admit(
-            environment, source.encode(), b'{"sample":{},"item":{}}', timeout_s
-        )
+        terms = RunTerms(timeout_s=timeout_s, seeds=self._config.seeds)
+        return await self._admit(environment, source.encode(), b'{"sample":{},"item":{}}', terms)
 
     async def _run_in_slot(
-        self, environment: Environment, source: bytes, payload: bytes, slot: int, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, slot: int, terms: RunTerms
     ) -> SandboxResult:
         call: Call | None = None
         started = time.monotonic()
@@ -202,10 +212,10 @@ class SubprocessSandbox:
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
             tier = await environment.tier(environment.bits(program.names))
-            seed = seed_of(self._config, source, payload)
+            seed = seed_of(terms.seeds, source, payload)
             started = time.monotonic()
             call = environment.begin(
-                tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
+                tier, program, payload, slot=slot, seed=seed, timeout_s=terms.timeout_s
             )
             self._live.add(call)
             turn.begin(functools.partial(tier.give_way, call))
@@ -326,13 +336,11 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
     return Finding(pointer="/image_tag", message=message, code="unknown_image_tag")
 
 
-def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
+def seed_of(seeds: Seeds, source: bytes, payload: bytes) -> bytes | None:
     """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
-    return (
-        hashlib.sha256(source + b"\0" + canonical(payload)).digest()[:16]
-        if config.seeds == "fixed"
-        else None
-    )
+    if seeds == "fresh":
+        return None
+    return hashlib.sha256(source + b"\0" + canonical(payload)).digest()[:16]
 
 
 def canonical(payload: bytes) -> bytes:

@@ -32,7 +32,7 @@ from service.judge.budget import Standing
 from service.judge.stats import Latency, RouteState
 from service.metrics import Metrics
 from service.observing import Observer
-from service.sandbox import scratch
+from service.sandbox import RemoteSandbox, scratch
 from service.sandbox.build_image import known_tags
 from service.sandbox.config import IsolationReport, SandboxStats
 from service.sandbox.problems import IsolationTooWeakError
@@ -306,6 +306,33 @@ class TestBuilding:
         with pytest.raises(AdapterError, match="GRADEKEEPER_REDIS_CA_FILE"):
             build_adapters(Settings(redis_url="rediss://127.0.0.1:1/0", redis_ca_file=missing))
 
+    def test_a_runner_that_cannot_be_meant_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_URL: expected unix:"):
+            build_adapters(Settings(sandbox_url="runner:8081"))
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_TOKEN_FILE: the token file"):
+            build_adapters(
+                Settings(sandbox_url="http://runner", sandbox_token_file=str(tmp_path / "none"))
+            )
+
+    async def test_a_runner_is_asked_for_what_the_settings_say(self) -> None:
+        settings = Settings(
+            sandbox_url="http://runner:8081",
+            sandbox="required",
+            sandbox_seeds="fixed",
+            sandbox_timeout_s=7.0,
+            sandbox_min_isolation="namespaces",
+        )
+        sandbox = build_adapters(settings).sandbox
+        assert isinstance(sandbox, RemoteSandbox)
+        asked = sandbox._config
+        assert (asked.timeout_s, asked.seeds, asked.minimum_level) == (7.0, "fixed", "namespaces")
+        assert sandbox.required
+
+    def test_where_graders_are_off_no_runner_is_asked(self) -> None:
+        adapters = build_adapters(Settings(sandbox_url="http://runner:8081", sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
+        assert adapters.ports.sandbox is None
+
     def test_a_store_that_cannot_be_meant_is_named(self) -> None:
         with pytest.raises(AdapterError, match="redis"):
             build_adapters(Settings(redis_url="http://example.org/0"))
@@ -435,6 +462,7 @@ class TestObserver:
         self, monkeypatch: pytest.MonkeyPatch, no_routes: None
     ) -> None:
         adapters = build_adapters(Settings(sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
         adapters.sandbox.running = FakeRunning()  # type: ignore[assignment] # enough of one
         judge = adapters.judge.stats
         judge.attempts["main", "ok"] += 2
