@@ -247,7 +247,8 @@ class RemoteSandbox:
             return {**shown, "state": "refused", "reason": str(error)}
         except SandboxUnavailableError as error:
             return {**shown, "state": "away", "reason": str(error)}
-        return {**shown, "state": "running", "isolation": msgspec.to_builtins(report)}
+        state = "degraded" if report.level == "process" else "running"
+        return {**shown, "state": state, "isolation": msgspec.to_builtins(report)}
 
     async def close(self) -> None:
         """Close every connection; the next call would open them again."""
