@@ -26,9 +26,9 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
     notes: list[str] = []
     levels: list[Level] = []
     for environment in sandbox.environments:
-        stopped = await _attack(sandbox, environment, config)
+        stopped, unclear = await _attack(sandbox, environment, config)
         levels.append(_level(stopped, environment))
-        notes += environment.notes
+        notes += [*environment.notes, *unclear]
         selftest = {name: selftest.get(name, True) and held for name, held in stopped.items()}
     facts = sandbox.environments[0].facts
     private = private_namespaces(sandbox.environments[0].facts)
@@ -56,8 +56,10 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
 
 async def _attack(
     sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig
-) -> dict[str, bool]:
-    stopped = {}
+) -> tuple[dict[str, bool], list[str]]:
+    """Return which canaries were stopped, and sentences about those that gave no answer."""
+    stopped: dict[str, bool] = {}
+    unclear: list[str] = []
     await environment.tier(0)  # what does not start at all is not to be reported attack by attack
     async with Targets(config.memory_bytes, config.scratch_dir) as targets:
         for name, template in canaries(config.profile).items():
@@ -71,7 +73,9 @@ async def _attack(
             stopped[name] = result.outcome == "no_result" if name == "N09" else result.value == 1.0
             if name == "F05":
                 stopped[name] = targets.files_unchanged()
-    return stopped
+            if not stopped[name] and result.outcome != "value":
+                unclear.append(f"canary {name} gave no answer: {result.outcome}, {result.details}")
+    return stopped, unclear
 
 
 async def _answer(

@@ -347,7 +347,7 @@ def canonical(payload: bytes) -> bytes:
     """Return ``payload`` with the keys of its objects in order, whatever order they came in."""
     try:
         return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return payload
 
 

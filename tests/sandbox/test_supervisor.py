@@ -593,6 +593,13 @@ async def test_what_does_not_start_is_reported_as_that(monkeypatch: pytest.Monke
     assert "canary" not in str(refused.value)
 
 
+async def test_a_canary_that_gives_no_answer_is_named_with_what_came_instead() -> None:
+    with pytest.raises(
+        IsolationTooWeakError, match="canary N01 gave no answer: timeout, timed out"
+    ):
+        await start_sandbox(config(selftest_timeout_s=1e-6))
+
+
 async def test_a_service_without_a_place_for_files_says_so() -> None:
     with pytest.raises(IsolationTooWeakError, match="No such file or directory: '/nowhere"):
         await start_sandbox(config(scratch_dir="/nowhere"))
