@@ -47,7 +47,7 @@ from_debian = PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -
 	&& { apt-get install -qq -y $(2) || { apt-get update -qq && apt-get install -qq -y $(2); }; } >/dev/null; } \
 	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; echo "    apt-get install $(2)" >&2; exit 1; }
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis haproxy clean
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis haproxy manifests clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -91,6 +91,9 @@ wordnet: $(BIN)/python  ## try again to get WordNet, which METEOR needs
 sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 	@rm -f $(SANDBOX_STAMP)
 	@$(MAKE) $(SANDBOX_STAMP)
+
+manifests: $(TEST_STAMP)  ## render the Kubernetes manifests again; needs kubectl
+	@$(BIN)/python -m tests.tools.manifests
 
 redis:  ## make sure there is a Redis server for the tests
 	@$(call from_debian,redis-server,redis-server)
