@@ -5,32 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import jsonschema
-import msgspec
 import pytest
-import referencing
-import referencing.jsonschema
 import yaml
 
 from graders import registry
 from graders.building import Options
 from service.metrics import Metrics
 from service.settings import PREFIX, RUNNER_SETTINGS, Settings
+from tests.deploy.kubernetes import GIB, RELEASES, Document, schema_problems, size
 from tests.tools.manifests import KUBERNETES, OVERLAYS, RENDERED, header, render, why_not
 
-Document: TypeAlias = dict[str, Any]
-
-# The oldest release that knows all fields used, and the newest that the schemas are published for.
-RELEASES = ("1.30", "1.37")
 # Custom resources: their schemas belong to the operator that brings them, not to Kubernetes.
 CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 WITH_RUNNER = ("production", "gvisor")
-GIB = 1024**3
-_UNITS = {"Mi": 1024**2, "Gi": GIB}
 
 
 @cache
@@ -44,11 +34,6 @@ def of_kind(overlay: str, kind: str) -> dict[str, Document]:
     """Return the documents of one kind by name."""
     found = (document for document in documents(overlay) if document["kind"] == kind)
     return {document["metadata"]["name"]: document for document in found}
-
-
-def size(text: str) -> int:
-    """Return the bytes that ``text`` (``512Mi``) stands for."""
-    return int(text[:-2]) * _UNITS[text[-2:]]
 
 
 def pods() -> list[Any]:
@@ -112,38 +97,6 @@ class TestSchemas:
         document = of_kind("small", "Deployment")["gradekeeper"]
         spec = {**document["spec"], "replicsa": 1}
         assert schema_problems({**document, "spec": spec}, RELEASES[0])
-
-
-@cache
-def validator(release: str, file: str) -> jsonschema.Draft202012Validator:
-    """Return what validates one kind of document by the strict schemas of one release."""
-    folder = resources.files("kubernetes_validate") / "kubernetes-json-schema"
-    (home,) = (
-        path
-        for path in folder.iterdir()
-        if re.fullmatch(rf"v{release}\.\d+-local-strict", path.name)
-    )
-    own, all_of_them = (
-        msgspec.json.decode((home / name).read_bytes()) for name in (file, "_definitions.json")
-    )
-    known: Any = referencing.Registry().with_resources(
-        [
-            (name, referencing.Resource.from_contents(content, _DRAFT))
-            for name, content in (("", own), ("_definitions.json", all_of_them))
-        ]
-    )
-    return jsonschema.Draft202012Validator(own, registry=known)
-
-
-_DRAFT = referencing.jsonschema.DRAFT202012
-
-
-def schema_problems(document: Document, release: str) -> list[str]:
-    """Return what Kubernetes' own schema finds wrong with a document."""
-    group, _, version = document["apiVersion"].rpartition("/")
-    kind = "-".join(filter(None, (document["kind"].lower(), group.partition(".")[0], version)))
-    errors = validator(release, f"{kind}.json").iter_errors(document)
-    return [f"{error.json_path}: {error.message}" for error in errors]
 
 
 @pytest.mark.parametrize(("overlay", "name"), pods())
