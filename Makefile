@@ -15,6 +15,8 @@ SERVE_FLAGS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(W
 
 # Test processes: one for each core of the smallest machine we support.
 TEST_WORKERS ?= 2
+# --unreachable notice goes on, loudly, where no advisory service can be asked.
+AUDIT_FLAGS ?=
 PYTEST_ARGS ?=
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -47,7 +49,7 @@ from_debian = PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -
 	&& { apt-get install -qq -y $(2) || { apt-get update -qq && apt-get install -qq -y $(2); }; } >/dev/null; } \
 	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; echo "    apt-get install $(2)" >&2; exit 1; }
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis haproxy manifests clean
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis haproxy sbom audit manifests clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -91,6 +93,12 @@ wordnet: $(BIN)/python  ## try again to get WordNet, which METEOR needs
 sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 	@rm -f $(SANDBOX_STAMP)
 	@$(MAKE) $(SANDBOX_STAMP)
+
+sbom: $(TEST_STAMP) $(PROJECT_STAMP)  ## write bills of materials (CycloneDX) into build/sbom
+	@$(BIN)/python -m tests.tools.sbom build/sbom
+
+audit: $(TEST_STAMP)  ## look every pinned dependency up in the public advisories; needs their services
+	@$(BIN)/python -m tests.tools.audit $(AUDIT_FLAGS)
 
 manifests: $(TEST_STAMP)  ## render the Kubernetes manifests again; needs kubectl
 	@$(BIN)/python -m tests.tools.manifests
