@@ -55,15 +55,15 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         document: The stored JSON as posted, byte for byte.
         grader: The same, ready to grade.
         description: First paragraph of the folder's README, one line.
-        folder: Where its examples are.
+        folder: Where its examples are; None for one that was published.
     """
 
     name: str
     version: int
     document: bytes
     grader: CompiledGrader
-    description: str
-    folder: Path
+    description: str = ""
+    folder: Path | None = None
 
     @property
     def digest(self) -> str:
@@ -77,8 +77,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
     def examples(self) -> list[dict[str, Any]]:
         """Return the examples: ``item``, ``model_sample`` or ``sample``, ``reward``, ``note``."""
-        path = self.folder / EXAMPLES
-        return _decode_lines(path.read_bytes()) if path.exists() else []
+        if self.folder is None or not (self.folder / EXAMPLES).exists():
+            return []
+        return _decode_lines((self.folder / EXAMPLES).read_bytes())
 
 
 class BrokenDefinitionsError(GraderError):
@@ -163,6 +164,49 @@ class Registry:
         """Return label → version of a grader; ``latest`` is not listed."""
         return dict(self._labels.get(name, {}))
 
+    def joined(
+        self, definitions: Iterable[Definition], labels: Mapping[str, Mapping[str, int]]
+    ) -> Registry:
+        """Return a registry that has those of ``definitions`` too whose names are new here."""
+        own = [definition for versions in self._versions.values() for definition in versions]
+        more = [definition for definition in definitions if definition.name not in self._versions]
+        return Registry([*own, *more], {**labels, **self._labels})
+
+
+def define(name: str, version: int, document: bytes, options: Options) -> Definition:
+    """Return the definition that ``document`` is.
+
+    Raises:
+        DefinitionError: With every finding.
+    """
+    try:
+        grader = compile_grader(msgspec.json.decode(document), options, purpose="store")
+    except (RecursionError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise DefinitionError([_finding(f"not JSON: {error}.", "invalid_json")]) from error
+    repeated = repeated_keys(document)
+    if repeated:
+        raise DefinitionError(
+            [
+                _finding(f"the key '{key}' stands twice in one object.", "repeated_key")
+                for key in repeated
+            ]
+        )
+    return Definition(name=name, version=version, document=document, grader=grader)
+
+
+def name_problem(name: str) -> str | None:
+    """Return why ``name`` cannot be a grader's; None when it can."""
+    if NAME.match(name) and len(name) <= _MAX_NAME_CHARS:
+        return None
+    return "a grader's name is lower-case letters, digits and '-', '_', '.'."
+
+
+def label_problem(label: str) -> str | None:
+    """Return why ``label`` cannot be one; None when it can."""
+    if label != LATEST and _LABEL.match(label):
+        return None
+    return f"'{label}' cannot be a label."
+
 
 def load(directories: Iterable[Path], options: Options) -> Registry:
     """Return the definitions of all ``directories``.
@@ -212,9 +256,9 @@ class _Loader:
 
     def _folder(self, folder: Path) -> list[Definition]:
         name = folder.name
-        if not NAME.match(name) or len(name) > _MAX_NAME_CHARS:
-            message = "a grader's name is lower-case letters, digits and '-', '_', '.'."
-            self._error(folder, message, "invalid_name")
+        problem = name_problem(name)
+        if problem is not None:
+            self._error(folder, problem, "invalid_name")
             return []
         if name in self._homes:
             self._error(folder, f"{name} is defined in {self._homes[name]} too.", "duplicate_name")
@@ -238,24 +282,14 @@ class _Loader:
     def _version(self, folder: Path, number: int, description: str) -> Definition | None:
         file = folder / f"{number}.json"
         try:
-            document = file.read_bytes()
-            grader = compile_grader(msgspec.json.decode(document), self.options, purpose="store")
+            definition = define(folder.name, number, file.read_bytes(), self.options)
         except DefinitionError as error:
             self.findings.setdefault(str(file), []).extend(error.findings)
             return None
-        except _UNREADABLE as error:
-            self._error(file, f"not JSON: {error}.", "invalid_json")
+        except OSError as error:
+            self._error(file, f"cannot be read: {error.strerror}.", "unreadable")
             return None
-        for key in repeated_keys(document):
-            self._error(file, f"the key '{key}' stands twice in one object.", "repeated_key")
-        return Definition(
-            name=folder.name,
-            version=number,
-            document=document,
-            grader=grader,
-            description=description,
-            folder=folder,
-        )
+        return msgspec.structs.replace(definition, description=description, folder=folder)
 
     def _check_examples(self, file: Path) -> None:
         try:
@@ -281,10 +315,9 @@ class _Loader:
             self._error(file, message, "invalid_labels")
             return
         for label, version in labels.items():
-            if label == LATEST or not _LABEL.match(label):
-                self._error(
-                    file, f"'{label}' cannot be a label.", "invalid_labels", f"/{escape(label)}"
-                )
+            problem = label_problem(label)
+            if problem is not None:
+                self._error(file, problem, "invalid_labels", f"/{escape(label)}")
             elif not 1 <= version <= last:
                 self._error(file, f"there is no version {version}.", "invalid_labels", f"/{label}")
         self.labels[folder.name] = labels
@@ -330,6 +363,10 @@ def repeated_keys(document: bytes) -> list[str]:
 
     json.loads(document, object_pairs_hook=note)
     return repeated
+
+
+def _finding(message: str, code: str) -> Finding:
+    return Finding(pointer="", message=message, code=code)
 
 
 def _decode_lines(text: bytes) -> list[dict[str, Any]]:

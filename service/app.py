@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,14 +31,16 @@ from service.edge import Edge
 from service.endpoints import health, openai_compat, rewards, scores
 from service.endpoints import registry as registry_endpoints
 from service.endpoints.documented import RawSchemaPlugin
-from service.jobs import Jobs, MemoryResults
+from service.jobs import Jobs
 from service.lean import LeanApp
 from service.logs import AccessLog, configure, event, write_stderr
 from service.observing import Observer
 from service.problems import handle
+from service.publishing import Publications
 from service.services import Services
 from service.settings import Settings
 from service.shutdowns import Shutdowns
+from service.stores import MemoryStore, StoreConfig
 
 logger = logging.getLogger(__name__)
 
@@ -73,27 +74,8 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             "checks callers"
         )
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
-    options = engine_options(settings)
     adapters = build_adapters(settings) if ports is None else None
-    definitions = Definitions(definition_directories(settings), options, series)
-    services = Services(
-        settings=settings,
-        definitions=definitions,
-        adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=adapters.ports if adapters else ports or Ports(),
-        metrics=series,
-        keys=keys,
-        jobs=Jobs(
-            MemoryResults(time.monotonic, entries=4 * settings.max_submitted_rewards),
-            max_running=settings.max_submitted_rewards,
-        ),
-        checks={
-            "definitions": _definitions_check(definitions),
-            **(adapters.checks if adapters else {}),
-        },
-        shutdowns=adapters.shutdowns if adapters else Shutdowns(),
-        look=Observer(series, adapters).look if adapters else _nothing_to_see,
-    )
+    services = _services(settings, keys, series, adapters, ports or Ports())
     access_log = (
         AccessLog(write_stderr)
         if settings.access_log and settings.log_level in {"debug", "info"}
@@ -126,11 +108,66 @@ def app_from_environment() -> Edge:
     return create_app(settings)
 
 
+def _services(
+    settings: Settings,
+    keys: KeySource,
+    series: metrics.Metrics,
+    adapters: Adapters | None,
+    ports: Ports,
+) -> Services:
+    """Return what the routes use; without ``adapters`` graders ask ``ports``."""
+    options = engine_options(settings)
+    definitions = Definitions(definition_directories(settings), options, series)
+    publications = Publications(
+        (adapters.store if adapters else MemoryStore()).documents,
+        definitions,
+        options,
+        most=settings.max_published,
+        refusal=_cannot_publish(settings),
+    )
+    return Services(
+        settings=settings,
+        definitions=definitions,
+        publications=publications,
+        adhoc=AdHocGraders(options, settings.run_cache_entries),
+        ports=adapters.ports if adapters else ports,
+        metrics=series,
+        keys=keys,
+        jobs=_jobs(settings, adapters),
+        checks={
+            "definitions": _definitions_check(definitions, publications),
+            **(adapters.checks if adapters else {}),
+        },
+        shutdowns=adapters.shutdowns if adapters else Shutdowns(),
+        look=Observer(series, adapters).look if adapters else _nothing_to_see,
+    )
+
+
+def _jobs(settings: Settings, adapters: Adapters | None) -> Jobs:
+    """Return the runner of submitted rewards.
+
+    In memory it has a store of its own, where judges' replies do not crowd out results.
+    """
+    shared = adapters is not None and bool(settings.redis_url)
+    own = MemoryStore(StoreConfig(memory_entries=4 * settings.max_submitted_rewards))
+    return Jobs(
+        adapters.store if adapters is not None and shared else own,
+        shared=shared,
+        max_running=settings.max_submitted_rewards,
+    )
+
+
 def _nothing_to_see() -> None:
     """Stand in for the observer of adapters where ports were given instead."""
 
 
-def _definitions_check(definitions: Definitions) -> Check:
+def _cannot_publish(settings: Settings) -> str | None:
+    if settings.redis_url or settings.workers == 1:
+        return None
+    return "publishing where several workers serve needs GRADEKEEPER_REDIS_URL, which they share"
+
+
+def _definitions_check(definitions: Definitions, publications: Publications) -> Check:
     """Return what shows the definitions; after a refused reload the old ones still serve."""
 
     async def check() -> dict[str, Any]:
@@ -138,6 +175,7 @@ def _definitions_check(definitions: Definitions) -> Check:
             "ok": True,
             "versions": len(definitions.registry),
             "reload_failed": definitions.failure is not None,
+            **publications.state,
         }
 
     return check
@@ -169,7 +207,11 @@ async def _running(
 async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
     """Count, log and watch beside the requests."""
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_flushing(edge)), loop.create_task(_watching(services))]
+    tasks = [
+        loop.create_task(_flushing(edge)),
+        loop.create_task(_watching(services)),
+        loop.create_task(services.publications.follow()),
+    ]
     with contextlib.suppress(
         NotImplementedError, RuntimeError, ValueError
     ):  # not in the main thread

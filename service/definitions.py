@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypedDict
@@ -67,15 +67,32 @@ class Definitions:
         self.adhoc = GradeCounter(metrics, "(ad hoc)", "")
         self._stamp = self._state_of_files()
         self.failure: str | None = None
+        self._published: Sequence[Definition] = ()
+        self._labels: Mapping[str, Mapping[str, int]] = {}
         self._adopt(registry.load(self._directories, options))
 
     def _adopt(self, loaded: Registry) -> None:
-        self.registry = loaded
-        self._counters: dict[tuple[str, int], GradeCounter] = {}
-        self._decoders: dict[tuple[str, int], RowDecoders] = {}
-        self._metrics.definitions.set(len(loaded))
+        self._files = loaded
+        self._join()
         self._metrics.reload_failed.set(0)
         self.failure = None
+
+    def _join(self) -> None:
+        self.registry = self._files.joined(self._published, self._labels)
+        self._counters: dict[tuple[str, int], GradeCounter] = {}
+        self._decoders: dict[tuple[str, int], RowDecoders] = {}
+        self._metrics.definitions.set(len(self.registry))
+
+    def adopt_published(
+        self, published: Sequence[Definition], labels: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        """Serve what was published, too; where files define the same name, they win."""
+        self._published, self._labels = published, labels
+        self._join()
+
+    def is_from_files(self, name: str) -> bool:
+        """Return whether files define ``name``, and nobody may publish under it."""
+        return name in self._files.names()
 
     def reload(self) -> bool:
         """Read every directory again; return whether the new set is in force."""

@@ -20,7 +20,7 @@ from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
 from service.logs import AccessLine, AccessLog
-from service.metrics import Metrics
+from service.metrics import Metrics, observe_all
 from service.problems import denied
 from service.urls import is_packed, unpack
 
@@ -39,6 +39,7 @@ _SCOPES: tuple[tuple[str, str | None], ...] = (
     ("/schema", None),
     ("/metrics", "metrics"),
 )
+_PUBLISHING = re.compile(r"/v1/graders/[^/]+/(?:versions/?|labels/.*)\Z", re.DOTALL)
 _URL_SCOPES = frozenset({"score"})
 
 
@@ -90,7 +91,7 @@ class Edge:
         in_url = None
         if is_packed(path, scope["query_string"]):
             path, in_url = _unpacked(scope)
-        key, refusal = self._admit(path, secret, in_url)
+        key, refusal = self._admit(scope["method"], path, secret, in_url)
         scope["api_key"] = key
         self._in_flight += 1
         try:
@@ -120,7 +121,7 @@ class Edge:
                 self.flush()
 
     def _admit(
-        self, path: str, secret: bytes | None, in_url: bytes | None = None
+        self, method: str, path: str, secret: bytes | None, in_url: bytes | None = None
     ) -> tuple[Key | None, tuple[int, str] | None]:
         """Return the caller's key, and why the call is refused if it is.
 
@@ -132,11 +133,7 @@ class Edge:
         ring = self._keys.ring
         if ring.is_open:
             return None, None
-        needed: str | None = ""
-        for prefix, scope in _SCOPES:
-            if path.startswith(prefix):
-                needed = scope
-                break
+        needed = _needed_scope(method, path)
         if needed is None:
             return None, None
         if secret is None and in_url and needed == "score":
@@ -159,11 +156,22 @@ class Edge:
         for (method, route, status), number in answered.items():
             self._metrics.requests.labels(method, route, str(status)).inc(number)
         series = self._metrics.request_seconds
-        observe = {route: series.labels(route).observe for route in {line.route for line in lines}}
+        seconds: dict[str, list[float]] = {}
         for line in lines:
-            observe[line.route](line.seconds)
+            seconds.setdefault(line.route, []).append(line.seconds)
+        for route, values in seconds.items():
+            observe_all(series.labels(route), values)
         if self._log is not None:
             self._log.write(lines)
+
+
+def _needed_scope(method: str, path: str) -> str | None:
+    """Return the scope that a call needs: empty for any, None where no key is needed."""
+    for prefix, scope in _SCOPES:
+        if path.startswith(prefix):
+            publishes = scope == "score" and method != "GET" and _PUBLISHING.match(path)
+            return "publish" if publishes else scope
+    return ""
 
 
 def _unpacked(scope: Any) -> tuple[str, bytes | None]:  # noqa: ANN401 - ASGI

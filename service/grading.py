@@ -151,7 +151,7 @@ class RowGrader:
         """Return one result a row, in order."""
         if not self.is_pure:
             asked: list[Any] = [None] * len(rows)
-            await self.each(_aiter(enumerate(rows)), asked.__setitem__)
+            await self.each(in_turn(enumerate(rows)), asked.__setitem__)
             return asked
         results: list[RowResult] = []
         while len(results) < len(rows):
@@ -267,7 +267,8 @@ async def unless_gone(work: Coroutine[Any, Any, T], gone: Coroutine[Any, Any, No
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _aiter(entries: Iterable[T]) -> AsyncIterator[T]:
+async def in_turn(entries: Iterable[T]) -> AsyncIterator[T]:
+    """Yield ``entries``, as `RowGrader.each` takes them."""
     for entry in entries:
         yield entry
 

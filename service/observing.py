@@ -6,6 +6,7 @@ since the last look is added to the series.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from service.adapters import Adapters
 from service.judge.stats import Latency
-from service.metrics import Metrics
+from service.metrics import Metrics, add_observations
 from service.stores import NANO
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
@@ -27,6 +28,7 @@ class Observer:
         self._metrics = metrics
         self._adapters = adapters
         self._seen: dict[tuple[object, ...], float] = {}
+        self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:
         """Bring the series up to date."""
@@ -79,16 +81,15 @@ class Observer:
             _set(metrics.judge_circuit_open, state.route, state.circuit != "closed")
 
     def _observed(self, histogram: Histogram, route: str, latency: Latency) -> None:
-        """Add a histogram counted elsewhere; prometheus-client has no public way to add in bulk."""
-        child = histogram.labels(route)
-        key: tuple[object, ...]
-        for number, count in enumerate(latency.buckets):
-            key = (histogram, route, number)
-            child._buckets[number].inc(count - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
-            self._seen[key] = count
-        key = (histogram, route, "sum")
-        child._sum.inc(latency.total_s - self._seen.get(key, 0.0))  # noqa: SLF001 - see above
-        self._seen[key] = latency.total_s
+        """Add what a histogram counted elsewhere has grown by."""
+        seen: Latency = self._histograms.get((histogram, route), Latency())
+        grown = {
+            number: count - seen.buckets[number]
+            for number, count in enumerate(latency.buckets)
+            if count > seen.buckets[number]
+        }
+        add_observations(histogram.labels(route), grown, latency.total_s - seen.total_s)
+        self._histograms[histogram, route] = copy.deepcopy(latency)
 
     def _store(self) -> None:
         stats = self._adapters.store.stats

@@ -44,6 +44,10 @@ class NotAvailableError(GraderError):
     """This process has no port for this kind of grader; nothing to retry here."""
 
 
+class ConflictError(GraderError):
+    """What is asked for cannot be together with what is there."""
+
+
 class UngradedError(GraderError):
     """The grader could not grade; raised where the caller has no other way to hear of it.
 
@@ -77,6 +81,7 @@ _TABLE: tuple[tuple[type[Exception], int, str, str], ...] = (
     (RowError, 400, "invalid-rows", "Rows cannot be read"),
     (UnknownGraderError, 404, "unknown-grader", "No such grader"),
     (UnknownVersionError, 404, "unknown-version", "No such version"),
+    (ConflictError, 409, "conflict", "This cannot be published"),
     (UngradedError, 422, "ungraded", "The grader could not grade"),
     (UncarriedError, 422, "not-exportable", "The target cannot take this grader"),
     # Not 404 (the grader is there), not 5xx (clients would retry what cannot come to differ).

@@ -12,6 +12,7 @@ from service.auth import KeySource
 from service.definitions import AdHocGraders, Definitions
 from service.jobs import Jobs
 from service.metrics import Metrics
+from service.publishing import Publications
 from service.settings import Settings
 from service.shutdowns import Shutdowns
 
@@ -20,6 +21,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a handler may reach, by way of ``request.app.state.services``.
 
     Attributes:
+        publications: Finds definitions, those that were published over HTTP among them.
         jobs: Rewards that callers submit and poll.
         checks: Dependency → what ``/readyz`` shows of it, with ``ok`` among the fields.
         shutdowns: What is known about the end of judge models.
@@ -28,6 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     definitions: Definitions
+    publications: Publications
     adhoc: AdHocGraders
     ports: Ports
     metrics: Metrics

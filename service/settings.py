@@ -102,6 +102,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0.0
 
+    max_published: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Most versions that may be published over HTTP, all together; 0 refuses "
+            "publishing. They are kept in Redis, or without it in the memory of a single worker.",
+        ),
+    ] = 1_000
+
     response_profile: Annotated[
         Literal["live", "schema"],
         Meta(

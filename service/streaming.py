@@ -1,16 +1,17 @@
 """Batches as NDJSON: rows are graded as they arrive, results leave as they complete.
 
-The response reads the request itself, because Litestar's own streaming loses body chunks when a
-handler reads and writes at once (spec/performance.md §2.4). Results wait in a bounded outbox while
-a client that sends before it reads is still sending, so neither side waits for the other for ever.
+`Stream` takes lines as well, `RowStream` has its rows from a JSON body. A `Stream` reads
+the request itself, because Litestar's own streaming loses body chunks when a handler reads and
+writes at once (spec/performance.md §2.4). Results wait in a bounded outbox while a client that
+sends before it reads is still sending, so neither side waits for the other for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from litestar.exceptions import ClientException
@@ -18,17 +19,30 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from graders.errors import RowError
-from service.grading import Row, RowGrader, indexed, next_block, sample_of, unless_gone
+from service.grading import (
+    Row,
+    RowGrader,
+    in_turn,
+    indexed,
+    next_block,
+    sample_of,
+    unless_gone,
+)
 from service.lean import ClientGoneError, decode
 from service.wire import RowResult, ScoreRequest, StreamEnd
 
 NDJSON = "application/x-ndjson"
+NO_GROUPS = "a stream has no groups, which need all of their rows; send and accept JSON"
 
 _MAX_WAITING_BYTES = (
     16 * 1024 * 1024
 )  # results a client may leave unread before grading waits for it
+_TURN_ROWS = 512  # of a JSON batch, to be sent together
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
+
+
+Gone: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Outbox:
@@ -163,20 +177,11 @@ class Stream(ASGIResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Stream the results; the last line is a `StreamEnd`."""
-        headers = [(b"content-type", NDJSON.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         lines = Lines(receive, self._max_line_bytes)
-        outbox = Outbox(send)
-        work = self._now if self._grader.is_pure else self._asked
-        try:
-            await unless_gone(work(lines, outbox), lines.until_gone())
-            outbox.put(_encode(StreamEnd(**self._end, summary=self._grader.summary())) + b"\n")
-            await unless_gone(outbox.close(), lines.until_gone())
-        except ClientGoneError:
-            return
-        finally:
-            outbox.drop()
-            self._grader.close()
+        grade = self._now if self._grader.is_pure else self._asked
+        await _streamed(
+            send, lambda outbox: grade(lines, outbox), lines.until_gone, self._grader, self._end
+        )
 
     def _read(self, line: bytes, index: int) -> Row | RowResult:
         """Return item and sample of one line, or the failed row that it is."""
@@ -263,6 +268,63 @@ class Stream(ASGIResponse):
             raise ClientGoneError
 
 
+class RowStream(ASGIResponse):
+    """Grades rows that are there already, NDJSON out."""
+
+    __slots__ = ("_end", "_gone", "_grader", "_rows")
+
+    def __init__(
+        self, rows: Sequence[Row], *, grader: RowGrader, end: dict[str, Any], gone: Gone
+    ) -> None:
+        """Grade ``rows``; ``end`` heads the last line; ``gone`` returns when the client leaves."""
+        self._rows = rows
+        self._grader = grader
+        self._end = end
+        self._gone = gone
+        self.status_code = 200
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Stream the results; the last line is a `StreamEnd`."""
+        await _streamed(send, self._graded, self._gone, self._grader, self._end)
+
+    async def _graded(self, outbox: Outbox) -> None:
+        if not self._grader.is_pure:
+            await self._grader.each(
+                in_turn(enumerate(self._rows)),
+                lambda index, result: outbox.put(_encode(indexed(result, index)) + b"\n"),
+            )
+            return
+        done = 0
+        while done < len(self._rows):
+            results = self._grader.turn(self._rows[done : done + _TURN_ROWS])
+            outbox.put(_encode_lines([indexed(row, n) for n, row in enumerate(results, done)]))
+            done += len(results)
+            await asyncio.sleep(0)
+            await outbox.room()
+
+
+async def _streamed(
+    send: Send,
+    grade: Callable[[Outbox], Coroutine[Any, Any, None]],
+    gone: Gone,
+    grader: RowGrader,
+    end: dict[str, Any],
+) -> None:
+    """Send what ``grade`` puts out, then the `StreamEnd`, unless the client is ``gone``."""
+    headers = [(b"content-type", NDJSON.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    outbox = Outbox(send)
+    try:
+        await unless_gone(grade(outbox), gone())
+        outbox.put(_encode(StreamEnd(**end, summary=grader.summary())) + b"\n")
+        await unless_gone(outbox.close(), gone())
+    except ClientGoneError:
+        return
+    finally:
+        outbox.drop()
+        grader.close()
+
+
 def _row(row: ScoreRequest) -> Row:
     """Return item and sample of one line.
 
@@ -270,5 +332,5 @@ def _row(row: ScoreRequest) -> Row:
         RowError: The sample cannot be read, or the line names a group.
     """
     if row.group is not None:
-        raise RowError("a stream has no groups, which need all of their rows; send a JSON batch")
+        raise RowError(NO_GROUPS)
     return row.item, sample_of(row)

@@ -315,6 +315,12 @@ class DefinitionResponse(GraderReference, frozen=True, kw_only=True):
     examples: list[dict[str, Any]]
 
 
+class LabelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``PUT …/labels/{label}``."""
+
+    version: int
+
+
 class ExportResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``…/export``: ``body`` is what to submit, but for secrets: ``left_out`` says so."""
 

@@ -3,6 +3,11 @@
 Retried are 409, 429 and 500 only, so a failure of something outside is 429 here. A grader that
 cannot grade answers 200 with ``error``, which Langfuse shows and does not retry. Requests carry
 code; it is not run and not kept.
+
+The shared secret is a bearer token (tests of langfuse/langfuse at
+5af11771e5c908f29b57d02730e291328ded654d), checked as every key is. Langfuse's FAQ of November 2026
+speaks of signed requests; header, algorithm and signed bytes are not published where we could read
+them, and none is guessed here.
 """
 
 from __future__ import annotations

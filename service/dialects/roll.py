@@ -62,7 +62,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RUNNING = Result(errcode=1)
-UNKNOWN = Result(errcode=0, errmsg="no such request: it has expired, or another process has it")
+UNKNOWN = Result(errcode=0, errmsg="no such request any more: submit it again")
 TIMED_OUT = Result(errcode=0, errmsg="the time that the request allowed is over")
 BROKEN = Result(errcode=0, errmsg="the service failed; its log says why")
 

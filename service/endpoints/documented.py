@@ -27,6 +27,7 @@ _STATUSES = {
     401: "No valid key.",
     403: "The key lacks the scope.",
     404: "No such grader or version.",
+    409: "Files define this grader, or no more may be published.",
     413: "The body or the batch is too large.",
     414: "The path is too long.",
     422: "The target cannot take this grader, or the grader cannot grade this sample.",
@@ -103,7 +104,7 @@ def takes_json(
 
     Args:
         json_type: Type of the body.
-        answer: Type of the answer.
+        answer: Type of the answer; None leaves it to the handler's own.
         example: A body.
         parameters: Name, default, allowed values (none for a free text) and meaning of the query
             parameters.
@@ -130,7 +131,8 @@ def takes_json(
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=content, required=True)
             self.parameters = [*(self.parameters or []), *query]
-            self.responses = {**(self.responses or {}), "200": answered}
+            if answer is not None:
+                self.responses = {**(self.responses or {}), "200": answered}
 
     return Documented
 

@@ -19,7 +19,7 @@ from graders.sample import Sample
 from service.endpoints.documented import openai_errors
 from service.grading import total_usage, unless_gone
 from service.judge import judging
-from service.lean import LeanRequest, LeanResponse, direct
+from service.lean import DIRECT, LeanRequest, LeanResponse, typed
 from service.masking import masked
 from service.services import Services
 from service.terms import terms
@@ -32,7 +32,7 @@ _NO_ERRORS = {profile: flags() for profile, flags in _FLAGS.items()}
 
 @post(
     "/graders/run",
-    middleware=[direct],
+    opt={DIRECT: typed},
     status_code=200,
     operation_id="runGrader",
     summary="Run a grader",

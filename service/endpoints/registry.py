@@ -11,10 +11,11 @@ from litestar.params import Parameter
 
 from graders.errors import Finding
 from graders.export import Form, Hyperparameters, Job, Target, export
-from graders.registry import Definition
+from service.endpoints import publishing
 from service.endpoints.documented import problems
-from service.endpoints.scores import Name, Version, reference
-from service.masking import masked, masked_text
+from service.endpoints.scores import Name, Version
+from service.endpoints.shown import etag, labels_of, shown, summary
+from service.masking import masked
 from service.services import Services
 from service.wire import (
     DefinitionResponse,
@@ -46,22 +47,6 @@ def _services(request: _Request) -> Services:
     return services
 
 
-def _labels(services: Services, definition: Definition) -> list[str]:
-    labels = services.definitions.registry.labels(definition.name)
-    return sorted(label for label, version in labels.items() if version == definition.version)
-
-
-def _summary(services: Services, name: str) -> GraderSummary:
-    latest = services.definitions.get(name, "latest")
-    return GraderSummary(
-        name=name,
-        description=latest.description,
-        type=latest.grader.type,
-        latest=latest.version,
-        labels=services.definitions.registry.labels(name),
-    )
-
-
 @get(
     "/",
     operation_id="listGraders",
@@ -72,13 +57,15 @@ async def list_graders(request: _Request) -> GraderList:
     """Return every grader with its latest version."""
     services = _services(request)
     names = services.definitions.registry.names()
-    return GraderList(graders=[_summary(services, name) for name in names])
+    return GraderList(graders=[summary(services, name) for name in names])
 
 
 @get("/{name:str}", operation_id="getGrader", summary="One grader", responses=_MISSING)
 async def get_grader(request: _Request, name: Name) -> GraderSummary:
     """Return one grader with its latest version and labels."""
-    return _summary(_services(request), name)
+    services = _services(request)
+    await services.publications.find(name, "latest")
+    return summary(services, name)
 
 
 @get(
@@ -87,12 +74,13 @@ async def get_grader(request: _Request, name: Name) -> GraderSummary:
 async def list_versions(request: _Request, name: Name) -> VersionList:
     """Return the versions of a grader, oldest first."""
     services = _services(request)
+    await services.publications.find(name, "latest")
     versions = [
         VersionSummary(
             version=definition.version,
             digest=definition.digest,
             type=definition.grader.type,
-            labels=_labels(services, definition),
+            labels=labels_of(services, definition),
         )
         for definition in services.definitions.registry.versions(name)
     ]
@@ -110,17 +98,8 @@ async def get_version(
 ) -> Response[DefinitionResponse]:
     """Return a definition as it is stored, with its digest, lint and examples."""
     services = _services(request)
-    definition = services.definitions.get(name, version)
-    grader = definition.grader
-    answer = DefinitionResponse(
-        **reference(definition),
-        description=definition.description,
-        labels=_labels(services, definition),
-        definition=msgspec.Raw(masked_text(definition.document)),
-        lint=[*grader.warnings, *services.shutdowns.findings(grader.grader, grader.pointers)],
-        examples=definition.examples(),
-    )
-    return Response(answer, headers=_etag(definition))
+    definition = await services.publications.find(name, version)
+    return Response(shown(services, definition), headers=etag(definition))
 
 
 @get(
@@ -152,7 +131,7 @@ async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a 
     ] = None,
 ) -> Response[ExportResponse]:
     """Return the definition as the target takes it, and everything that could not be carried."""
-    definition = _services(request).definitions.get(name, version)
+    definition = await _services(request).publications.find(name, version)
     job = _job(model, training_file, validation_file, suffix, seed, hyperparameters)
     metadata = {
         "gradekeeper": f"{definition.name}@{definition.version}",
@@ -171,7 +150,7 @@ async def export_version(  # noqa: PLR0913, PLR0917 - the query parameters of a 
         body=body,
         left_out=left_out,
     )
-    return Response(answer, headers=_etag(definition))
+    return Response(answer, headers=etag(definition))
 
 
 def _job(  # noqa: PLR0913, PLR0917 - the query parameters of a job
@@ -198,14 +177,17 @@ def _job(  # noqa: PLR0913, PLR0917 - the query parameters of a job
     )
 
 
-def _etag(definition: Definition) -> dict[str, str]:
-    return {"etag": f'"{definition.digest}"'}
-
-
 def router() -> Router:
-    """Return the routes."""
+    """Return the routes, those of `service.endpoints.publishing` included: paths are shared."""
     return Router(
         path="/v1/graders",
-        route_handlers=[list_graders, get_grader, list_versions, get_version, export_version],
+        route_handlers=[
+            list_graders,
+            get_grader,
+            list_versions,
+            get_version,
+            export_version,
+            *publishing.HANDLERS,
+        ],
         tags=["Registry"],
     )

@@ -15,7 +15,6 @@ from litestar import Router, get, post
 from litestar.exceptions import ClientException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.types import ASGIApp, Receive, Send
 
 from graders.errors import BudgetExceededError, Finding, OverloadedError, UpstreamError
 from graders.registry import Definition
@@ -27,7 +26,7 @@ from service.endpoints.scores import Name, Version
 from service.grading import RowGrader, unless_gone
 from service.jobs import Endings
 from service.judge import JudgeContext
-from service.lean import Encoded, LeanRequest, LeanResponse, decode
+from service.lean import DIRECT, LeanRequest, LeanResponse, decode, own
 from service.problems import NotAvailableError, UngradedError
 from service.services import Services
 from service.terms import terms
@@ -139,7 +138,7 @@ def _handler(dialect: Dialect) -> HTTPRouteHandler:
 
     async def reward(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
         services: Services = request.app.state.services
-        definition = services.definitions.get(name, version)
+        definition = await services.publications.find(name, version)
         options, reading = await reader.read(request)
         results = await _graded(request, definition, reading.rows, waits=True)
         refused = refusal(dialect, options, results)
@@ -156,7 +155,7 @@ def _submitting(dialect: Dialect) -> HTTPRouteHandler:
 
     async def submit(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
         services: Services = request.app.state.services
-        definition = services.definitions.get(name, version)
+        definition = await services.publications.find(name, version)
         options, reading = await reader.read(request)
 
         async def work() -> bytes:
@@ -170,28 +169,13 @@ def _submitting(dialect: Dialect) -> HTTPRouteHandler:
     return _posted(dialect, submit)
 
 
-def _direct(app: ASGIApp) -> ASGIApp:  # noqa: ARG001 - the handler is called past it
-    """Middleware that calls a handler of ours past Litestar's handling of arguments.
-
-    The handlers read query and body themselves, and their path parameters are texts. A third of the
-    time of a request.
-    """
-
-    async def call(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 - a scope has no type that holds our keys
-        request = LeanRequest(scope, receive, send)
-        answer = await scope["route_handler"].fn(request=request, **scope["path_params"])
-        await Encoded(_encode(answer.content), 200)(scope, receive, send)
-
-    return call
-
-
 def _posted(dialect: Dialect, function: Callable[..., Any]) -> HTTPRouteHandler:
     function.__doc__ = f"Grade as {dialect.callers} asks for it."
     parameters = [(p.name, p.default, p.values, p.meaning) for p in dialect.parameters]
     return post(
         [f"/{dialect.name}{suffix}" for suffix in ("", *dialect.suffixes)],
         status_code=200,
-        middleware=[_direct],
+        opt={DIRECT: own},
         operation_id=_operation_id,
         summary=f"Reward for {dialect.callers}",
         operation_class=takes_json(
@@ -211,14 +195,18 @@ def _operation_id(_: Any, __: Any, path: list[Any]) -> str:  # noqa: ANN401 - Li
     "/roll",
     operation_id="pollRoll",
     summary="Poll a reward for ROLL",
-    responses={200: ResponseSpec(roll.Result, description="What is known."), **_REFUSED},
+    responses={
+        200: ResponseSpec(roll.Result, description="What is known."),
+        **_REFUSED,
+        **problems(503),
+    },
 )
 async def poll_roll(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return what is known of a submitted sample; the GET has a JSON body."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     asked = decode(_POLL, await request.body())
-    found = await services.jobs.poll(asked.reward_request_id)
+    found = await services.jobs.poll(asked.reward_request_id, _ENDINGS)
     return LeanResponse(roll.UNKNOWN if found is None else msgspec.Raw(found))
 
 
@@ -236,7 +224,7 @@ _AGGREGATE = msgspec.json.Decoder(nemo_gym.AggregateRequest)
 async def seed_session(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Answer that nothing needs to be kept: grading has no session."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     await request.body()
     return LeanResponse({})
 
@@ -254,7 +242,7 @@ async def seed_session(request: LeanRequest, name: Name, version: Version) -> Le
 async def aggregate_metrics(request: LeanRequest, name: Name, version: Version) -> LeanResponse:
     """Return the statistics of the replies that are not masked."""
     services: Services = request.app.state.services
-    services.definitions.get(name, version)
+    await services.publications.find(name, version)
     return LeanResponse(nemo_gym.aggregate(decode(_AGGREGATE, await request.body())))
 
 

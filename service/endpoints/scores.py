@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from graders.grade import ErrorFlags, error_flags
 from graders.registry import Definition
 from service.endpoints.documented import either, problems
 from service.grading import (
+    Row,
     RowGrader,
     cost_of,
     error_of,
@@ -25,10 +27,10 @@ from service.grading import (
 )
 from service.groups import grouped
 from service.judge import judging
-from service.lean import LeanRequest, LeanResponse, direct
+from service.lean import DIRECT, LeanRequest, LeanResponse, typed
 from service.sampling import SampledRowGrader, drawn, refuse_unless_judged
 from service.services import Services
-from service.streaming import NDJSON, Stream
+from service.streaming import NDJSON, NO_GROUPS, RowStream, Stream
 from service.terms import terms
 from service.wire import (
     BatchRequest,
@@ -61,7 +63,7 @@ def reference(definition: Definition) -> dict[str, Any]:
 
 @post(
     "/score",
-    middleware=[direct],
+    opt={DIRECT: typed},
     status_code=200,
     operation_id="score",
     summary="Score one sample",
@@ -76,7 +78,7 @@ async def score(
 ) -> ScoreResponse:
     """Return the reward of one sample, or 503 when something outside could not be asked."""
     services: Services = request.app.state.services
-    definition = services.definitions.get(name, version)
+    definition = await services.publications.find(name, version)
     grader = definition.grader
     sample = sample_of(data)
     ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
@@ -138,12 +140,13 @@ async def score_batch(
     """Return one result a row.
 
     A JSON body holds all rows (and ``sampling`` for all of them) and is answered in their order.
-    With the content type ``application/x-ndjson`` every line is a row; results are streamed back as
-    they complete, each with the ``index`` of its line, and a last line with the summary says that
-    nothing is missing. Streams offer no ``sampling``.
+    With the content type ``application/x-ndjson`` every line is a row, without ``sampling``.
+    Such a body, or the header ``Accept: application/x-ndjson``, has results streamed back as they
+    complete, each with the ``index`` of its row, and a last line with the summary, which says that
+    nothing is missing.
     """
     services: Services = request.app.state.services
-    definition = services.definitions.get(name, version)
+    definition = await services.publications.find(name, version)
     decoders = services.definitions.decoders(definition)
     settings = services.settings
     grading: dict[str, Any] = {
@@ -163,26 +166,24 @@ async def score_batch(
         )
         return LeanResponse(stream)
     batch = await decoders.batch(await request.body())
-    unread = batch.rows
-    if len(unread) > settings.max_batch_rows:
-        message = (
-            f"{len(unread)} rows; the limit is {settings.max_batch_rows}. Send NDJSON instead."
-        )
+    limit = settings.max_batch_rows
+    if len(batch.rows) > limit:
+        message = f"{len(batch.rows)} rows; the limit is {limit}. Send NDJSON instead."
         raise ClientException(message, status_code=413)
-    rows = read_rows(unread)
+    rows = read_rows(batch.rows)
     grader = (
         RowGrader(**grading)
         if batch.sampling is None
         else SampledRowGrader(**grading, sampling=batch.sampling)
     )
-    try:
-        results = grader.turn(rows)
-        if len(results) < len(rows):
-            rest = grader.batch(rows[len(results) :])
-            results += await unless_gone(rest, request.until_gone())
-    finally:
-        grader.close()
-    results, groups = grouped(results, [row.group for row in unread])
+    if request.accept.best_match(["application/json", NDJSON]) == NDJSON:
+        if any(row.group is not None for row in batch.rows):
+            raise ClientException(NO_GROUPS)
+        end = reference(definition)
+        return LeanResponse(RowStream(rows, grader=grader, end=end, gone=request.until_gone))
+    results, groups = grouped(
+        await _graded(rows, grader, request), [row.group for row in batch.rows]
+    )
     answer = BatchResponse(
         **reference(definition),
         results=results,
@@ -190,6 +191,18 @@ async def score_batch(
         groups=msgspec.UNSET if groups is None else groups,
     )
     return LeanResponse(answer)
+
+
+async def _graded(rows: Sequence[Row], grader: RowGrader, request: LeanRequest) -> list[RowResult]:
+    """Return one result a row, in order; stop when the client goes."""
+    try:
+        results = grader.turn(rows)
+        if len(results) < len(rows):
+            rest = grader.batch(rows[len(results) :])
+            results += await unless_gone(rest, request.until_gone())
+        return results
+    finally:
+        grader.close()
 
 
 def router() -> Router:

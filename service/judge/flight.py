@@ -28,7 +28,7 @@ import msgspec
 from service.judge.cache import Cache
 from service.judge.outcome import Failed, Landed
 from service.judge.stats import JudgeStats
-from service.stores import Store
+from service.stores import Leases, Store
 
 Payer = tuple[str, str]
 
@@ -75,11 +75,10 @@ class Flights:
         self._cache = cache
         self._stats = stats
         self._lease_s = lease_s
+        self._leases = Leases(store, lease_s=lease_s)
         self._patience_s = patience_s
         self._clock = clock
         self._flights: dict[str, _Flight] = {}
-        self._leases: dict[str, str] = {}
-        self._heart: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -121,9 +120,7 @@ class Flights:
         tasks = [flight.task for flight in self._flights.values()]
         for task in tasks:
             task.cancel()
-        if self._heart is not None:
-            self._heart.cancel()
-            tasks.append(self._heart)  # type: ignore[arg-type] # only waited for
+        await self._leases.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._background:
             await asyncio.wait(self._background, timeout=1.0)
@@ -191,16 +188,14 @@ class Flights:
         return msgspec.structs.replace(landed, part="alone")
 
     async def _lead(self, key: str, token: str, ask: Ask) -> Landed:
-        self._leases[key] = token
-        if self._heart is None or self._heart.done():
-            self._heart = asyncio.create_task(self._beat())
+        self._leases.keep(key, token)
         try:
             landed = await ask()
         except BaseException:
             self._spawn(self._store.release(key, token))
             raise
         finally:
-            del self._leases[key]
+            self._leases.drop(key)
         outcome = landed.outcome
         if isinstance(outcome, Failed) and outcome.personal:
             self._spawn(self._store.release(key, token))
@@ -211,13 +206,6 @@ class Flights:
         ttl_s = self._cache.ttl_s if outcome.cacheable else 0.0
         self._spawn(self._store.finish(key, token, value, ttl_s=ttl_s))
         return landed
-
-    async def _beat(self) -> None:
-        """Renew every lease while there are any."""
-        while self._leases:
-            await asyncio.sleep(self._lease_s / 3)
-            if self._leases:
-                await self._store.heartbeat(list(self._leases.items()), lease_s=self._lease_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Tell the store without making the answer wait for it."""

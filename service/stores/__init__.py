@@ -1,17 +1,24 @@
-"""Where the service keeps what outlives a request: replies, leases and money counters.
+"""Where the service keeps what outlives a request: replies, results, leases, money counters.
 
 `MemoryStore` and `RedisStore` are the same small interface, `Store`. Nothing here knows what the
-bytes mean; `service.judge` does.
+bytes mean; `service.judge` and `service.jobs` do.
 """
 
 from service.stores.config import StoreConfig, parse_url
+from service.stores.documents import Appended, Contents, Document, Documents
+from service.stores.leases import Leases
 from service.stores.memory import MemoryStore
 from service.stores.port import NANO, Claim, Reservation, Reserved, Store, StoreStats
 from service.stores.redis import RedisStore
 
 __all__ = [
     "NANO",
+    "Appended",
     "Claim",
+    "Contents",
+    "Document",
+    "Documents",
+    "Leases",
     "MemoryStore",
     "RedisStore",
     "Reservation",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from service.stores.config import StoreConfig
+from service.stores.documents import Documents, MemoryDocuments
 from service.stores.port import Claim, Reservation, Reserved, StoreStats
 
 
@@ -51,6 +52,7 @@ class MemoryStore:
         """Start empty."""
         config = config or StoreConfig()
         self.stats = StoreStats()
+        self.documents: Documents = MemoryDocuments()
         self._max_entries = config.memory_entries
         self._max_bytes = config.memory_bytes
         self._clock = clock

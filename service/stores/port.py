@@ -13,6 +13,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from service.stores.documents import Documents
+
 ClaimState = Literal["found", "granted", "held", "away"]
 NANO: Final = 1_000_000_000
 """Nanodollars in one dollar: whole numbers, exact in Lua up to nine million dollars."""
@@ -85,9 +87,15 @@ class StoreStats(msgspec.Struct):
 
 
 class Store(Protocol):
-    """Shared memory of all replicas, or of one process."""
+    """Shared memory of all replicas, or of one process.
+
+    Attributes:
+        stats: What it has done.
+        documents: Published definitions.
+    """
 
     stats: StoreStats
+    documents: Documents
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return a value a key, in order; None where there is none or the store cannot say."""

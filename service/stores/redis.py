@@ -2,8 +2,8 @@
 
 Keys are ``<prefix>:{<key>}:v`` (value), ``:l`` (lock), ``:o:<token>`` (what a leader handed over
 without keeping it) and channel ``:c``. The braces keep the keys of one question in one slot of a
-Cluster. Budgets share one tag, ``{budget}``, because one reservation touches several of them; they
-are the only keys without an expiry, which is how a full Redis with ``volatile-lru`` spares them.
+Cluster. Budgets share one tag, ``{budget}``, because one reservation touches several of them. They
+and published definitions have no expiry, which is how a full Redis with ``volatile-lru`` spares them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from service.stores.batch import AWAY, Batcher
 from service.stores.channels import Channels
 from service.stores.config import StoreConfig
 from service.stores.connect import connect
+from service.stores.documents import Documents
 from service.stores.port import Claim, Reservation, Reserved, StoreStats
+from service.stores.redis_documents import RedisDocuments
 from service.stores.scripts import CLAIM, FINISH, PEEK, RELEASE, RENEW, RESERVE, SETTLE
 
 OUTCOME_KEEP_S: Final = 3.0
@@ -49,6 +51,7 @@ class RedisStore:
             failures_to_open=config.failures_to_open,
             probe_s=config.probe_s,
         )
+        self.documents: Documents = RedisDocuments(self._batch, config.prefix)
         self._channels = Channels(self._connected, timeout_s=config.timeout_s)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:

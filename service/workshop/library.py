@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -54,7 +55,7 @@ def subject_of(definition: Definition) -> Subject:
     return Subject(
         name=definition.name,
         version=definition.version,
-        folder=definition.folder,
+        folder=cast("Path", definition.folder),  # which directories' definitions have
         document=msgspec.json.decode(definition.document),
         grader=definition.grader,
     )

@@ -26,7 +26,15 @@ async def test_readyz_names_every_dependency(api: httpx.AsyncClient) -> None:
     assert response.status_code == 200
     assert response.json() == {
         "ready": True,
-        "dependencies": {"definitions": {"ok": True, "versions": versions, "reload_failed": False}},
+        "dependencies": {
+            "definitions": {
+                "ok": True,
+                "versions": versions,
+                "reload_failed": False,
+                "published": 0,
+                "unusable": {},
+            }
+        },
     }
 
 
@@ -70,6 +78,7 @@ async def test_the_schema_document_describes_every_route(api: httpx.AsyncClient)
         "/v1/fine_tuning/alpha/graders/validate",
         "/v1/graders",
         "/v1/graders/{name}",
+        "/v1/graders/{name}/labels/{label}",
         "/v1/graders/{name}/versions",
         "/v1/graders/{name}/versions/{version}",
         "/v1/graders/{name}/versions/{version}/export",

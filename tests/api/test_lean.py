@@ -14,7 +14,7 @@ from litestar.datastructures import State
 from litestar.exceptions import ClientException
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from service.lean import ClientGoneError, LeanRequest, LeanResponse, decode
+from service.lean import DIRECT, ClientGoneError, LeanApp, LeanRequest, LeanResponse, decode, typed
 from service.problems import handle
 from tests.api.world import calling
 
@@ -39,40 +39,54 @@ class Answer(msgspec.Struct, frozen=True):
     nothing: None = None
 
 
-@post("/echo", status_code=200)
-async def echo(data: JSONBody[Body]) -> Answer:
+async def echo(request: Request[Any, Any, Any], data: JSONBody[Body]) -> Answer:
     """Give back what was read."""
     return Answer(data.inner, len(data.rows), data.anything)
 
 
-@post("/created")
-async def created(data: JSONBody[Body]) -> Answer:
+async def created(request: Request[Any, Any, Any], data: JSONBody[Body]) -> Answer:
     """Take Litestar's status for a creation."""
     return Answer(data.inner, 0, None)
 
 
-@post("/refused", status_code=200)
-async def refused(data: JSONBody[Body]) -> Answer:
+async def refused(request: Request[Any, Any, Any], data: JSONBody[Body]) -> Answer:
     """Refuse in the handler."""
     raise ClientException("not this one", status_code=409)
 
 
-@post("/parameters/{name:str}", status_code=200)
+async def broken(request: Request[Any, Any, Any], data: JSONBody[Body]) -> Answer:
+    """Fail in a way that nobody foresaw."""
+    raise ZeroDivisionError(data.inner.text)
+
+
 async def parameters(
-    name: FromPath[str], count: FromQuery[int], data: JSONBody[Body], debug: FromQuery[bool] = False
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    count: FromQuery[int],
+    data: JSONBody[Body],
+    debug: FromQuery[bool] = False,
 ) -> Answer:
     """Take parameters beside the body."""
     return Answer(data.inner, count, [name, debug])
 
 
-HANDLERS = [echo, created, refused, parameters]
-
-
-def app_of(request_class: type[Request[Any, Any, Any]], response_class: type[Response[Any]]) -> Any:
+def app_of(
+    app_class: type[Litestar],
+    request_class: type[Request[Any, Any, Any]],
+    response_class: type[Response[Any]],
+) -> Any:
+    opt = {DIRECT: typed} if app_class is LeanApp else {}
+    handlers = [
+        post("/echo", status_code=200, opt=opt)(echo),
+        post("/created", opt=opt)(created),
+        post("/refused", status_code=200, opt=opt)(refused),
+        post("/parameters/{name:str}", status_code=200)(parameters),
+        post("/broken", opt=opt)(broken),
+    ]
     router = Router(
-        "/", route_handlers=HANDLERS, request_class=request_class, response_class=response_class
+        "/", route_handlers=handlers, request_class=request_class, response_class=response_class
     )
-    return Litestar(
+    return app_class(
         [router],
         openapi_config=None,
         logging_config=None,
@@ -82,9 +96,15 @@ def app_of(request_class: type[Request[Any, Any, Any]], response_class: type[Res
     )
 
 
-@pytest.fixture
-async def both() -> AsyncIterator[Callable[..., Any]]:
-    lean, stock = app_of(LeanRequest, LeanResponse), app_of(Request, Response)
+APPS: dict[str, tuple[type[Litestar], Any, Any]] = {
+    "direct": (LeanApp, LeanRequest, LeanResponse),
+    "lean": (Litestar, LeanRequest, LeanResponse),
+}
+
+
+@pytest.fixture(params=APPS)
+async def both(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    lean, stock = app_of(*APPS[request.param]), app_of(Litestar, Request, Response)
     async with calling(lean) as one, calling(stock) as other:
 
         async def ask(path: str, body: bytes, **options: Any) -> tuple[Any, Any]:
@@ -116,6 +136,10 @@ GOOD = b'{"inner": {"text": "a"}}'
         pytest.param("/echo", b'{"inner": {"text": "a"}, "anything": {"b": [1]}}', id="any"),
         pytest.param("/created", GOOD, id="status of the method"),
         pytest.param("/refused", GOOD, id="refused by the handler"),
+        pytest.param("/broken", GOOD, id="broken handler"),
+        pytest.param("/nowhere", GOOD, id="no such route"),
+        pytest.param("/echo/", GOOD, id="slash at the end"),
+        pytest.param("/echo?debug=true", GOOD, id="parameter that nobody takes"),
         pytest.param("/parameters/x?count=3", GOOD, id="parameters"),
         pytest.param("/parameters/x?count=3&debug=true", GOOD, id="flag"),
         pytest.param("/parameters/x?count=three", GOOD, id="bad parameter"),
@@ -196,7 +220,7 @@ async def test_what_a_gone_client_is_sent_is_only_for_the_log() -> None:
 
 
 def request_of(receive: Any) -> LeanRequest:
-    app = app_of(LeanRequest, LeanResponse)
+    app = app_of(LeanApp, LeanRequest, LeanResponse)
     scope: Any = {
         "type": "http",
         "method": "POST",
@@ -240,3 +264,18 @@ async def test_a_response_has_two_headers_and_the_encoded_content() -> None:
         b"content-length": str(len(body["body"])).encode(),
     }
     assert json.loads(body["body"]) == {"text": "é", "number": 1.5}
+
+
+async def test_a_direct_handler_is_called_past_the_layers_of_litestar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed: list[str] = []
+
+    async def seen(_: Any, scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["path"])
+
+    app = app_of(LeanApp, LeanRequest, LeanResponse)
+    monkeypatch.setattr(Litestar, "__call__", seen)
+    async with calling(app) as client:
+        assert (await client.post("/echo", content=GOOD)).status_code == 200
+    assert passed == []

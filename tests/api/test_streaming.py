@@ -84,6 +84,61 @@ class TestHappy:
         assert all(row["reward"] == row["index"] / 10 for row in results)
         assert end["summary"]["rows"] == 10
 
+    async def test_a_json_batch_is_streamed_to_who_accepts_that(
+        self, api: httpx.AsyncClient
+    ) -> None:
+        body = {"rows": rows(1_500)}
+        wanted = {"accept": "application/x-ndjson"}
+        response = await api.post(EXACT_URL, json=body, headers=wanted)
+        assert response.headers["content-type"] == "application/x-ndjson"
+        *results, end = read_lines(response.content)
+        assert [row["index"] for row in results] == list(range(1_500))
+        plain = (await api.post(EXACT_URL, json=body)).json()
+        assert [row["reward"] for row in results] == [row["reward"] for row in plain["results"]]
+        assert end["summary"] == plain["summary"]
+
+    @pytest.mark.parametrize(
+        ("accept", "kind"),
+        [
+            ("*/*", "application/json"),
+            ("application/json, application/x-ndjson", "application/json"),
+            ("application/json;q=0.5, application/x-ndjson", "application/x-ndjson"),
+            ("text/html", "application/json"),
+        ],
+    )
+    async def test_json_is_answered_where_nothing_else_is_preferred(
+        self, api: httpx.AsyncClient, accept: str, kind: str
+    ) -> None:
+        response = await api.post(EXACT_URL, json={"rows": [GOOD]}, headers={"accept": accept})
+        assert response.headers["content-type"] == kind
+
+    async def test_asked_rows_of_a_json_batch_leave_as_they_complete(
+        self, definitions: Path
+    ) -> None:
+        async def later_first(call: JudgeCall) -> JudgeReply:
+            number = int(prompt(call).split()[1])
+            await asyncio.sleep((10 - number) / 200)
+            return verdict(number / 10)
+
+        app = create_app(settings(definitions), ports=Ports(judge=FakeJudge(later_first)))
+        sent = [{"item": {"question": "?"}, "model_sample": str(n)} for n in range(10)]
+        async with calling(app) as client:
+            response = await client.post(
+                JUDGED_URL, json={"rows": sent}, headers={"accept": "application/x-ndjson"}
+            )
+        *results, end = read_lines(response.content)
+        assert [row["index"] for row in results] == list(range(9, -1, -1))
+        assert end["summary"]["ok"] == 10
+
+    async def test_a_streamed_json_batch_refuses_groups_and_bad_rows_before_it_starts(
+        self, api: httpx.AsyncClient
+    ) -> None:
+        wanted = {"accept": "application/x-ndjson"}
+        for row, words in ((GOOD | {"group": "a"}, "no groups"), ({"item": {}}, "missing")):
+            response = await api.post(EXACT_URL, json={"rows": [row]}, headers=wanted)
+            assert response.status_code == 400
+            assert words in response.text
+
     @pytest.mark.parametrize(
         "kind", ["application/x-ndjson; charset=utf-8", "Application/X-NDJSON"]
     )
@@ -288,6 +343,22 @@ class TestConnections:
             assert judge.cancelled == 5
             answer = httpx.post(live.url + EXACT_URL, content=GOOD_LINE, headers=NDJSON)
             assert len(answer.content.splitlines()) == 2
+
+    def test_leaving_a_streamed_json_batch_cancels_what_is_asked(self, definitions: Path) -> None:
+        async def never(_: JudgeCall) -> JudgeReply:
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waits that long")
+
+        judge = FakeJudge(never)
+        body = json.dumps({"rows": [{"item": {"question": "?"}, "model_sample": "x"}] * 5})
+        with serving(settings(definitions), Ports(judge=judge)) as live:
+            headers = "Content-Type: application/json\r\nAccept: application/x-ndjson"
+            head = f"POST {JUDGED_URL} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"
+            with socket.create_connection(("127.0.0.1", live.port)) as client:
+                client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                wait_until(lambda: judge.under_way == 5)
+            wait_until(lambda: judge.under_way == 0)
+            assert judge.cancelled == 5
 
     def test_leaving_a_pure_stream_ends_it(self, definitions: Path) -> None:
         with serving(settings(definitions)) as live:

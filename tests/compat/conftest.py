@@ -1,11 +1,15 @@
-"""Tests that run other people's client code; only ``make compat`` collects them."""
+"""Tests that run other people's code; only ``make compat`` collects them.
+
+Those of clients run where all tests do, and start each client in an environment of its own; those
+in ``trainers`` run inside the environment of that name.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,19 @@ from tests.compat.environments import UnusableError, clean_environ, environment
 from tests.dialects.pages import capital
 from tests.dialects.world import ports
 
-collect_ignore_glob = [] if os.environ.get("COMPAT") else ["test_*.py"]
+collect_ignore_glob = [] if os.environ.get("COMPAT") else ["test_*.py", "trainers"]
 
 CLIENTS = Path(__file__).parent / "clients"
 CLIENT_S = 100
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what is skipped: code that did not run has not been found compatible."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ def evaluate(config: str, folder: Path) -> list[dict[str, Any]]:
     (folder / "promptfooconfig.yaml").write_text(config)
     program = home / "node_modules" / "promptfoo" / "dist" / "src" / "entrypoint.js"
     quiet = ("--no-cache", "--no-write", "--no-table", "--no-progress-bar")
-    command = ["node", str(program), "eval", "-c", "promptfooconfig.yaml", *quiet, "-o", "out.json"]
+    node = str(home / "bin" / "node")
+    command = [node, str(program), "eval", "-c", "promptfooconfig.yaml", *quiet, "-o", "out.json"]
     environ = {
         **clean_environ(),
         "PROMPTFOO_CONFIG_DIR": str(folder / "home"),

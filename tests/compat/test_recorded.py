@@ -14,6 +14,7 @@ import pytest
 
 from service.dialects import DIALECTS
 from tests.api.world import Live
+from tests.dialects.pages import snippet
 
 RECORDED: dict[str, tuple[str, str, Any, Any]] = {
     # slime/rollout/rm_hub/__init__.py, remote_rm,
@@ -57,13 +58,17 @@ def test_roll_s_submit_and_poll(live: Live) -> None:
 
     The loop is that of its ``get_task_result``: GET with a JSON body until ``errcode`` is not 1.
     """
-    url = f"{live.url}/v1/graders/capital/versions/1/rewards/roll?label=label"
-    headers = {"XRL-Authorization": "Bearer none", "BusinessType": "online"}
-    submitted = httpx.post(url, json=DIALECTS["roll"].example, headers=headers).json()
+    lines = snippet("roll", "config", url=live.url).splitlines()
+    config = dict(line.split(": ", 1) for line in lines)
+    key = config["xrl_authorization"].replace("…", "none")
+    headers = {"XRL-Authorization": f"Bearer {key}", "BusinessType": "online"}
+    example: Any = DIALECTS["roll"].example
+    submitted = httpx.post(config["submit_url"], json=example, headers=headers).json()
     assert int(submitted["errcode"]) == 0
     question = {"reward_request_id": submitted["reward_request_id"]}
     answer: dict[str, Any] = {}
     for _ in range(100):
+        url = config["get_result_url"]
         answer = httpx.request("GET", url, json=question, headers=headers).json()
         if int(answer["errcode"]) != 1:
             break

@@ -15,11 +15,15 @@ HOST = "http://gradekeeper:8080"
 _BLOCK = re.compile(r"^```\w+ (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def blocks(page: str) -> dict[str, str]:
+    """Return the blocks of a page by name."""
+    text = (FOLDER / f"{page}.md").read_text(encoding="utf-8")
+    return dict(_BLOCK.findall(text))
+
+
 def snippet(page: str, name: str, *, url: str = HOST) -> str:
     """Return a block of a page, with the address of a running service put in."""
-    text = (FOLDER / f"{page}.md").read_text(encoding="utf-8")
-    blocks: dict[str, str] = dict(_BLOCK.findall(text))
-    return blocks[name].replace(HOST, url)
+    return blocks(page)[name].replace(HOST, url)
 
 
 def capital() -> dict[str, list[Any]]:

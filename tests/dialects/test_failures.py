@@ -210,10 +210,17 @@ async def test_a_body_that_only_a_path_reads_to_its_end_is_400_too(
 
 
 @EVERY
-async def test_an_oversize_body_is_413(dialect: Dialect, serve: Any) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+async def test_an_oversize_body_is_413(dialect: Dialect, declared: bool, serve: Any) -> None:
+    body = b'{"x": "' + b"x" * 2000 + b'"}'
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        yield body[1000:]
+
     async with serve(max_body_bytes=1024) as api:
-        body = b'{"x": "' + b"x" * 2000 + b'"}'
-        answer = await api.post(path("exact", dialect.name), content=body)
+        content = body if declared else parts()
+        answer = await api.post(path("exact", dialect.name), content=content)
     assert answer.status_code == 413
 
 
@@ -266,6 +273,17 @@ async def test_a_fault_of_ours_says_nothing_of_the_inside(dialect: Dialect, serv
     assert (status, answer.get("reward_score")) == ((200 if dialect.name == "roll" else 500), None)
 
 
+def health_s(url: str) -> float:
+    """Return how long ``/healthz`` takes, in seconds: the shortest of a few times."""
+    taken = []
+    with httpx.Client() as client:
+        for _ in range(5):
+            began = time.perf_counter()
+            assert client.get(f"{url}/healthz").status_code == 200
+            taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name in DIALECTS if name != "roll"])
 def test_a_caller_that_goes_away_frees_its_work(name: str, graders: Path) -> None:
@@ -280,7 +298,7 @@ def test_a_caller_that_goes_away_frees_its_work(name: str, graders: Path) -> Non
             caller.sendall(head.encode() + b"\r\n" + body)
             wait_until(lambda: judge.under_way == 1)
             began = time.perf_counter()
-            assert httpx.get(f"{live.url}/healthz").status_code == 200
+            assert health_s(live.url) < 0.05
             quick = httpx.post(
                 f"{live.url}{path('exact', name)}", content=body, timeout=5
             ).status_code

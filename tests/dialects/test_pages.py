@@ -8,15 +8,23 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from service.app import create_app
 from service.dialects import DIALECTS
 from service.dialects.mapping import parse
-from tests.api.world import calling, settings, write_definitions
-from tests.dialects.pages import FOLDER, NAMES, snippet
+from tests.api.world import calling, key_entry, running, settings, write_definitions
+from tests.dialects.pages import FOLDER, NAMES, blocks, snippet
 
 _URL = re.compile(r"https?://gradekeeper[^\s\"'`)]*")
+CONFIGURED = [
+    pytest.param(page, url, id=f"{page}-{name}-{number}")
+    for page in NAMES
+    for name, block in blocks(page).items()
+    if name not in {"curl", "answer", "http-provider.yaml"}  # make compat runs that one
+    for number, url in enumerate(_URL.findall(block))
+]
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -40,6 +48,69 @@ async def test_the_request_of_a_page_is_answered_as_it_says(
     if page == "roll":
         expected["reward_request_id"] = answer["reward_request_id"]
     assert answer == expected
+
+
+def keys(folder: Path) -> str:
+    """Write a keys file with the key that stands for the pages' ``gk-…``."""
+    file = folder / "keys.json"
+    file.write_text(json.dumps([key_entry("trainer", "gk-test", ["score"])]))
+    return str(file)
+
+
+@pytest.mark.parametrize(("page", "url"), CONFIGURED)
+async def test_a_configured_address_answers_the_page_s_request_for_its_key(
+    page: str, url: str, pages_definitions: Path, tmp_path: Path
+) -> None:
+    """Flags, configuration files and environment variables, with the key where they put it."""
+    parts = urlsplit(url.replace("gk-…", "gk-test"))
+    target = f"{parts.path}?{parts.query}"
+    if page == "nemo-gym":
+        target = target.replace("/rewards/nemo-gym", "/rewards/nemo-gym/verify")
+    if page == "native":
+        target = target.replace("/score", "/score/batch")
+    body = shlex.split(snippet(page, "curl"))[-1]
+    headers = {"authorization": "Bearer gk-test"} if "gk-test" not in target else {}
+    app = create_app(settings(pages_definitions, api_keys_file=keys(tmp_path)))
+    async with calling(app) as api:
+        assert (await api.post(parts.path.replace("gk-test", "gk-x"), content=body)).is_error
+        response = await api.post(target, content=body, headers=headers)
+    assert response.status_code == 200, response.text
+    if page in {"native", "roll"}:
+        return
+    assert response.json() == json.loads(snippet(page, "answer"))
+
+
+def test_every_page_says_what_to_configure() -> None:
+    assert {parameter.values[0] for parameter in CONFIGURED} == set(NAMES)
+
+
+@pytest.mark.integration
+def test_the_endpoint_grader_of_the_page_calls_us(pages_definitions: Path, tmp_path: Path) -> None:
+    """Both ends are ours here: the job's grader, and the service that it names."""
+    with running(
+        pages_definitions,
+        tmp_path / "one.log",
+        GRADEKEEPER_SANDBOX="off",
+        GRADEKEEPER_API_KEYS_FILE=keys(tmp_path),
+    ) as other:
+        grader = json.loads(snippet("azure-endpoint", "grader").replace("gk-…", "gk-test"))
+        grader["url"] = grader["url"].replace("https://gradekeeper.example", other.url)
+        own = write_definitions(tmp_path / "own", {"remote": [grader]})
+        with running(
+            own,
+            tmp_path / "two.log",
+            GRADEKEEPER_SANDBOX="off",
+            GRADEKEEPER_ENDPOINT_ALLOWED_NETWORKS="127.0.0.0/8",
+        ) as service:
+            rewards = [
+                httpx.post(
+                    f"{service.url}/v1/graders/remote/versions/1/score",
+                    json={"item": {"label": "Paris"}, "model_sample": text},
+                    timeout=30,
+                ).json()["reward"]
+                for text in ("Paris", "Lyon")
+            ]
+    assert rewards == [1.0, 0.0]
 
 
 def test_every_dialect_has_a_page() -> None:

@@ -37,6 +37,7 @@ def test_lock_pins_every_version_in_order() -> None:
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=IDS)
 def test_definition_is_documented_and_has_examples(definition: Definition) -> None:
+    assert definition.folder is not None
     readme = (definition.folder / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(f"# {definition.name}\n")
     assert definition.description.endswith(".")

@@ -212,7 +212,7 @@ class TestBroken:
 
     def test_version_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         (write(tmp_path, "bad") / "1.json").mkdir()
-        assert broken(tmp_path) == {"1.json": [("", "invalid_json")]}
+        assert broken(tmp_path) == {"1.json": [("", "unreadable")]}
 
     def test_key_that_stands_twice_is_refused(self, tmp_path: Path) -> None:
         folder = write(tmp_path, "bad")

@@ -106,6 +106,7 @@ def test_object_without_anything_is_an_empty_sample() -> None:
         ({"output_text": 5}, "sample.output_text: expected a string, got an integer"),
         ({"output_tools": {}}, "sample.output_tools: expected an array, got an object"),
         ({"choices": "x"}, "sample.choices: expected an array, got a string"),
+        ({"choices": ("x",)}, "sample.choices: expected an array, got tuple"),  # a trainer's own
     ],
 )
 def test_known_keys_of_another_type_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -13,10 +13,8 @@ import pytest
 
 from service.trainers.errors import UngradedError
 from service.trainers.ms_swift import make_async_orm, make_orm
-from tests.compat.trainer_code import loaded, need, stand_in
+from tests.compat.trainers.published import loaded, stand_in
 from tests.trainers.servers import definition
-
-need("swift", "torch")
 
 
 class Sample:

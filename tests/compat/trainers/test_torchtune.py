@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 
 from service.trainers.torchtune import GraderReward
-from tests.compat.trainer_code import need, stand_in
+from tests.compat.trainers.published import stand_in
 from tests.trainers.servers import definition
-
-need("torch")
 
 
 @dataclass

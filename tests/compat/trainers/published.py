@@ -15,16 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
-
-def need(*packages: str) -> None:
-    """Skip the test module unless all ``packages`` are installed; imports none of them."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        message = f"needs {', '.join(missing)}; see tests/compat/trainers.txt"
-        pytest.skip(message, allow_module_level=True)
-
 
 def stand_in(name: str, **names: Any) -> ModuleType:
     """Return a module that holds ``names``."""

@@ -15,10 +15,8 @@ import pytest
 
 from service.trainers import verl as adapter
 from service.trainers.errors import UnavailableError, UngradedError
-from tests.compat.trainer_code import loaded, need, stand_in
+from tests.compat.trainers.published import loaded, stand_in
 from tests.trainers.servers import ROOT, definition, flaky, good
-
-need("verl", "omegaconf", "torch", "transformers")
 
 MANAGERS = "verl.experimental.reward_loop.reward_manager"
 

@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 from service.trainers.trl import make_async_reward, make_reward
-from tests.compat.trainer_code import need
 from tests.trainers.servers import definition, flaky, status
-
-need("trl", "torch")
 
 WORDS = ["<pad>", "<eos>", "<unk>", "capital", "of", "france", "paris", "assistant", "user"]
 TEMPLATE = (

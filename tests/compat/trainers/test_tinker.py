@@ -11,10 +11,7 @@ import pytest
 
 from service.trainers.errors import UngradedError
 from service.trainers.tinker import EnvReward, make_reward
-from tests.compat.trainer_code import need
 from tests.trainers.servers import definition
-
-need("tinker", "tinker_cookbook", "chz")
 
 
 def group(texts: list[str], step_reward: EnvReward, item: dict[str, Any]) -> tuple[Any, Any]:

@@ -10,10 +10,8 @@ import pytest
 
 from service.trainers.areal import make_reward
 from service.trainers.errors import UngradedError
-from tests.compat.trainer_code import loaded, need, stand_in
+from tests.compat.trainers.published import loaded, stand_in
 from tests.trainers.servers import definition, flaky, good
-
-need("areal")
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ from __future__ import annotations
 import pytest
 
 from service.trainers.errors import UngradedError
-from tests.compat.trainer_code import need
 from tests.trainers.servers import definition
-
-need("skyrl_gym")
 
 
 def test_the_environment_is_made_by_name_and_steps_once() -> None:
