@@ -3,7 +3,7 @@
 Keys are ``<prefix>:{<key>}:v`` (value), ``:l`` (lock), ``:o:<token>`` (what a leader handed over
 without keeping it) and channel ``:c``. The braces keep the keys of one question in one slot of a
 Cluster. Budgets share one tag, ``{budget}``, because one reservation touches several of them. They
-and published definitions have no expiry, which is how a full Redis with ``volatile-lru`` spares them.
+and published definitions have no expiry: a full Redis with ``volatile-lru`` spares them.
 """
 
 from __future__ import annotations

@@ -88,6 +88,15 @@ def test_judge_is_paid_once_for_all_replicas(stack: Stack, upstream: Upstream) -
     assert not refused, "the user in the ACL file may do everything that the store does"
 
 
+def test_what_one_replica_publishes_the_other_serves(stack: Stack) -> None:
+    headers = {"authorization": f"Bearer {stack.key('operator')}"}
+    one, other = (f"{replica.url}/v1/graders/published" for replica in stack.replicas)
+    sent = httpx.post(f"{one}/versions", json={**EXACT, "name": "published"}, headers=headers)
+    assert sent.status_code in {200, 201}, sent.text
+    answer = httpx.post(f"{other}/versions/1/score", json=RIGHT, headers=headers)
+    assert answer.json()["reward"] == 1.0
+
+
 def test_everybody_else_may_only_ask_redis_whether_it_lives(stack: Stack) -> None:
     assert stack.redis.cli("ping") == "PONG"
     for command in (["get", "gradekeeper:{x}:v"], ["keys", "*"], ["config", "get", "*"]):
