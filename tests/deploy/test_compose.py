@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from service.settings import PREFIX, Settings
 from tests.deploy.stack import DEPLOY, compose, haproxy
@@ -159,6 +160,39 @@ def test_only_the_load_balancer_and_grafana_are_reachable_and_redis_has_no_way_o
     assert SERVICES["redis"]["networks"] == ["storage"]
     users = {name for name, container in SERVICES.items() if "storage" in container["networks"]}
     assert users == {"redis", "service"}
+
+
+def test_prometheus_finds_every_replica_and_has_a_key() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text("utf-8"))
+    (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "gradekeeper")
+    (found,) = job["dns_sd_configs"]
+    assert (found["names"], found["port"]) == (["service"], 8080)
+    assert set(SERVICES["prometheus"]["networks"]) & set(SERVICE["networks"])
+    key = Path(job["authorization"]["credentials_file"])
+    assert key == Path("/run/secrets") / SERVICES["prometheus"]["secrets"][0]
+    assert "/etc/prometheus" in mounts_of("prometheus")
+    assert "--config.file=/etc/prometheus/prometheus.yaml" in SERVICES["prometheus"]["command"]
+    for file in config["rule_files"]:
+        assert (DEPLOY / "prometheus" / file).exists()
+
+
+def test_grafana_finds_prometheus_and_its_dashboards() -> None:
+    home = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((home / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
+    assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["prometheus"]["networks"])
+    (provider,) = yaml.safe_load((home / "dashboards" / "gradekeeper.yaml").read_text())[
+        "providers"
+    ]
+    assert provider["options"]["path"] in mounts_of("grafana")
+    assert list((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+
+
+def mounts_of(name: str) -> set[str]:
+    """Return where a container sees something of the repository."""
+    return {mount["target"] for mount in SERVICES[name]["volumes"] if mount["type"] == "bind"}
 
 
 def test_configuration_of_the_load_balancer_is_valid_as_it_stands() -> None:

@@ -375,3 +375,10 @@ class TestMonitoring:
         assert set(monitors) == set(of_kind(overlay, "Deployment"))
         (endpoint,) = monitors["gradekeeper"]["spec"]["endpoints"]
         assert endpoint["authorization"]["credentials"]["name"] == "gradekeeper-metrics"
+
+    @pytest.mark.parametrize("overlay", WITH_RUNNER)
+    def test_alerts_are_those_of_prometheus(self, overlay: str) -> None:
+        text = (KUBERNETES.parent / "prometheus" / "rules.yaml").read_text("utf-8")
+        (rule,) = of_kind(overlay, "PrometheusRule").values()
+        assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+        assert rule["spec"] == yaml.safe_load(text)
