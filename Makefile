@@ -42,7 +42,7 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis clean
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis promtool clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -50,7 +50,7 @@ help:  ## list the targets
 serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
 	@exec $(BIN)/gradekeeper serve $(SERVE_FLAGS)
 
-test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## run every test; branch coverage 100 % of graders, 95 % of service
+test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
 	@$(BIN)/pytest -m serial --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	@below=; \
@@ -98,6 +98,9 @@ redis:  ## make sure there is a Redis server for the tests
 		|| { apt-get update -qq && apt-get install -qq -y redis-server; }; } >/dev/null; } \
 		|| { echo "The tests need a Redis server. On Debian and Ubuntu, as root:" >&2; \
 		echo "    apt-get install redis-server" >&2; exit 1; }
+
+promtool: $(BIN)/python  ## make sure there are promtool and prometheus for the tests
+	@requirements/promtool.sh $(BIN)
 
 clean:  ## remove everything that make and the tools have made
 	rm -rf $(VENV) .venv-compat .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

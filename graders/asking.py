@@ -56,7 +56,7 @@ def judge(request: Request[JudgeCall], score: ScoreReply[JudgeReply]) -> Ask:
             failures=failures,
             usage={reply.model: reply.usage},
             sampled_model_name=reply.model,
-            judgements=(f"judge:{reply.model}:{reply.key}",),
+            judgements=(_judgement("judge", reply),),
             diagnostics={"": {**reply.diagnostics, "cached": reply.cached}},
         )
 
@@ -96,7 +96,7 @@ def embedder(request: Request[EmbeddingCall], score: ScoreReply[EmbeddingReply])
         return Grade(
             reward=score(reply),
             usage={reply.model: reply.usage},
-            judgements=(f"embedding:{reply.model}:{reply.key}",),
+            judgements=(_judgement("embedding", reply),),
             diagnostics={"": {**reply.diagnostics, "cached": reply.cached}},
         )
 
@@ -114,6 +114,12 @@ def endpoint(request: Request[EndpointCall], score: ScoreReply[EndpointReply]) -
         return Grade(reward=score(await ports.endpoint.call(call)))
 
     return ask
+
+
+def _judgement(kind: str, reply: JudgeReply | EmbeddingReply) -> str:
+    """Return what a signature says of ``reply``: who answered, what was asked, what was said."""
+    entry = f"{kind}:{reply.model}:{reply.key}"
+    return f"{entry}:{reply.digest}" if reply.digest else entry
 
 
 def _scored(score: ScoreReply[ReplyT], reply: ReplyT) -> tuple[float, tuple[Failure, ...]]:

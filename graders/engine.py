@@ -53,11 +53,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One executable grader: alone, or under its key in a ``multi``.
 
     Attributes:
+        type: The JSON ``type``.
         score: Gives the reward of a pure grader; None where something outside is asked.
         ask: Gives the grade of a grader that asks something outside.
         request: Gives the question that ``ask`` puts.
     """
 
+    type: str
     score: Score | None = None
     ask: asking.Ask | None = None
     request: asking.Request[asking.Call] | None = None
@@ -140,6 +142,10 @@ class CompiledGrader:
         """Return the grade of one sample; parts that ask something outside run concurrently."""
         if self.is_pure:
             return self.grade_now(item, sample)
+        grading = self._asked(item, sample, ports)
+        return await (ports.watch.whole(self.type, grading) if ports.watch else grading)
+
+    async def _asked(self, item: Item, sample: Sample, ports: Ports) -> Grade:
         if self._calculate is None:
             return await _grade(self._parts[""], item, sample, ports)
         grades = await asyncio.gather(
@@ -277,29 +283,30 @@ def _signature(grader: schema.Grader, digest: str, options: Options) -> str:
 
 def _build(grader: schema.SingleGrader, builder: Builder, pointer: str) -> Part:
     """Return the executable part: the dispatch on type."""
+    kind = schema.type_of(grader)
     match grader:
         case schema.StringCheck():
-            return Part(score=string_check.build(grader, builder, pointer))
+            return Part(type=kind, score=string_check.build(grader, builder, pointer))
         case schema.TextSimilarity(evaluation_metric="cosine"):
             embedding = text_similarity.build_request(grader, builder, pointer)
             ask = asking.embedder(embedding, text_similarity.score)
-            return Part(ask=ask, request=embedding)
+            return Part(type=kind, ask=ask, request=embedding)
         case schema.TextSimilarity():
-            return Part(score=text_similarity.build(grader, builder, pointer))
+            return Part(type=kind, score=text_similarity.build(grader, builder, pointer))
         case schema.ScoreModel():
             question = score_model.build_request(grader, builder, pointer)
             ask = asking.judge(question, partial(score_model.score, grader))
-            return Part(ask=ask, request=question)
+            return Part(type=kind, ask=ask, request=question)
         case schema.LabelModel():
             question = label_model.build_request(grader, builder, pointer)
             ask = asking.judge(question, partial(label_model.score, grader))
-            return Part(ask=ask, request=question)
+            return Part(type=kind, ask=ask, request=question)
         case schema.Python():
             run = python.build_request(grader, builder, pointer)
-            return Part(ask=asking.sandbox(run, python.score), request=run)
+            return Part(type=kind, ask=asking.sandbox(run, python.score), request=run)
         case schema.Endpoint():
             call = endpoint.build_request(grader, builder, pointer)
-            return Part(ask=asking.endpoint(call, endpoint.score), request=call)
+            return Part(type=kind, ask=asking.endpoint(call, endpoint.score), request=call)
         case _:
             assert_never(grader)
 
@@ -319,6 +326,11 @@ _SURE = {0.0: Grade(reward=0.0), 1.0: Grade(reward=1.0)}  # the commonest grades
 async def _grade(
     part: Part, item: Item, sample: Sample, ports: Ports, key: str | None = None
 ) -> Grade:
+    grading = _asked(part, item, sample, ports, key)
+    return await (ports.watch.part(part.type, key or "", grading) if ports.watch else grading)
+
+
+async def _asked(part: Part, item: Item, sample: Sample, ports: Ports, key: str | None) -> Grade:
     if part.ask is None:
         return _score(part, item, sample, key)
     try:

@@ -168,6 +168,15 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
         return not self.failures
 
     @property
+    def own_reward(self) -> float:
+        """The reward that this grader gave itself; 0.0 unless ``ok``.
+
+        `reward` of a ``multi`` with a failed part is what the formula makes of 0.0 for that part,
+        as the hosted service has it. Only the OpenAI-compatible route answers that number.
+        """
+        return 0.0 if self.failures else self.reward
+
+    @property
     def upstream_failure(self) -> Failure | None:
         """The first failure of something outside: with one, nobody gave this reward."""
         return next((failure for failure in self.failures if failure.upstream), None)

@@ -1,5 +1,7 @@
 """What the engine needs from outside: four protocols and the values that cross them.
 
+A fifth, `Watch`, lets somebody outside see what the engine does.
+
 A grader module builds the question (a pure ``request``), the engine awaits the port, and the module
 reads the reply (a pure ``score``). Whoever implements a port decides about transport, caching,
 retries and limits; the meaning of a reply is decided here, in `graders`.
@@ -7,11 +9,12 @@ retries and limits; the meaning of a reply is decided here, in `graders`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from graders.grade import TokenUsage
+from graders.grade import Grade, TokenUsage
 
 
 class JudgeCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,9 @@ class JudgeReply(msgspec.Struct, frozen=True, kw_only=True):
         finish_reason: As Chat Completions spells it: ``stop``, ``length``, ``content_filter`` …
         model: The model that really answered.
         usage: Tokens spent; zero on a cache hit only in the bill, not here.
-        key: Digest of everything that determines the reply (the cache key).
+        key: Digest of the question: everything that goes to the judge (the cache key).
+        digest: Digest of what the reply says, since a judge asked anew may say something else;
+            empty where nobody made one.
         cached: Whether the reply was paid for earlier.
         diagnostics: Anything worth showing to who debugs a grader.
     """
@@ -56,6 +61,7 @@ class JudgeReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     usage: TokenUsage = TokenUsage()
     key: str = ""
+    digest: str = ""
     cached: bool = False
     diagnostics: dict[str, Any] = {}
 
@@ -144,6 +150,7 @@ class EmbeddingReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     usage: TokenUsage = TokenUsage()
     key: str = ""
+    digest: str = ""
     cached: bool = False
     diagnostics: dict[str, Any] = {}
 
@@ -196,6 +203,28 @@ class EndpointCaller(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Sees grades in the making that ask something outside, and changes nothing about them.
+
+    The engine has no clock; who wants to know how long things take, or how many are under way,
+    looks from here. Neither method may raise for a reason of its own.
+    """
+
+    async def whole(self, kind: str, grading: Awaitable[Grade]) -> Grade:
+        """Return what ``grading`` gives: one sample, by a definition of the type ``kind``."""
+        ...
+
+    async def part(self, kind: str, key: str, grading: Awaitable[Grade]) -> Grade:
+        """Return what ``grading`` gives: one part, of the type ``kind``.
+
+        Args:
+            kind: ``type`` of the part.
+            key: Its key in ``multi.graders``; empty for a grader on its own.
+            grading: What is awaited, exactly once.
+        """
+        ...
+
+
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The adapters a process has; None where a kind of grader is not available here."""
 
@@ -203,3 +232,4 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Sandbox | None = None
     embedder: Embedder | None = None
     endpoint: EndpointCaller | None = None
+    watch: Watch | None = None

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -115,10 +115,7 @@ def build_adapters(settings: Settings) -> Adapters:
     Raises:
         AdapterError: The settings name something that cannot be used.
     """
-    try:
-        store = open_store(StoreConfig(url=settings.redis_url or None))
-    except ValueError as error:
-        raise AdapterError(str(error)) from error
+    store = _store(settings)
     judge, routes = _judge(settings, store)
     sandbox = _sandbox(settings)
     endpoint = _endpoint_caller(settings)
@@ -165,7 +162,28 @@ async def running(adapters: Adapters) -> AsyncIterator[Adapters]:
         await adapters.store.close()
 
 
+def _store(settings: Settings) -> Store:
+    authority = settings.redis_ca_file
+    if authority and not Path(authority).is_file():
+        raise AdapterError("there is no file at GRADEKEEPER_REDIS_CA_FILE")
+    try:
+        return open_store(
+            StoreConfig(
+                url=settings.redis_url or None,
+                prefix=settings.redis_prefix,
+                tls_ca_file=authority or None,
+            )
+        )
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
+
+
 def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
+    if settings.judge_mode == "record" and settings.workers > 1:
+        raise AdapterError(
+            "one process writes a recording: GRADEKEEPER_JUDGE_MODE=record needs "
+            "GRADEKEEPER_WORKERS=1"
+        )
     try:
         routes = load_routes(settings.judge_routes_file or None, environment())
         config = JudgeConfig(
@@ -174,7 +192,8 @@ def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
             deadline_s=settings.judge_deadline_s,
             cache_ttl_s=settings.judge_cache_ttl_s,
             near_entries=settings.judge_near_entries,
-            share=settings.workers,
+            # Who replays sends nothing that would have to be divided.
+            share=1 if settings.judge_mode == "replay" else settings.workers * settings.replicas,
             budget=_budgets(settings.judge_budgets_file),
         )
         return OpenAIJudge(config, routes, store), routes
@@ -339,15 +358,23 @@ class LateSandbox:
         """What stands between graders and everything else; None before it runs."""
         return self.running.report() if self.running else None
 
+    @property
+    def state(self) -> Literal["off", "starting", "running", "refused"]:
+        """How far it has come; ``refused`` is too weak for the minimum, or without an image."""
+        if self._settings.sandbox == "off":
+            return "off"
+        if self.running is not None:
+            return "running"
+        return "refused" if self._task is not None and self._task.done() else "starting"
+
     async def check(self) -> dict[str, Any]:
         """Return what ``/readyz`` shows; only while it starts are we not ready."""
-        if self._settings.sandbox == "off":
-            return {"ok": True, "state": "off"}
+        found: dict[str, Any] = {"ok": self.state != "starting", "state": self.state}
         if self.running is not None:
-            return {"ok": True, "state": "running", "isolation": msgspec.to_builtins(self.report)}
-        if self._task is None or not self._task.done():
-            return {"ok": False, "state": "starting"}
-        return {"ok": True, "state": "refused", "reason": str(self._task.exception())}
+            found["isolation"] = msgspec.to_builtins(self.report)
+        elif self.state == "refused" and self._task is not None:
+            found["reason"] = str(self._task.exception())
+        return found
 
     async def close(self) -> None:
         """Stop it; a start under way ends first, since what it started must be stopped as well."""

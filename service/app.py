@@ -8,9 +8,12 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin, SwaggerRenderPlugin
@@ -26,6 +29,8 @@ from service.adapters import (
     running,
 )
 from service.auth import KeysError, KeySource
+from service.baselines import BaselinesError, load_baselines, show_baselines
+from service.counting import Counts
 from service.definitions import AdHocGraders, Definitions
 from service.edge import Edge
 from service.endpoints import health, openai_compat, rewards, scores
@@ -38,9 +43,10 @@ from service.observing import Observer
 from service.problems import handle
 from service.publishing import Publications
 from service.services import Services
-from service.settings import Settings
+from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import MemoryStore, StoreConfig
+from service.tracing import Tracing, TracingError, open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +60,21 @@ class StartError(RuntimeError):
     """The service refuses to start; one sentence says why and what to do."""
 
 
-def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
+def create_app(
+    settings: Settings, *, ports: Ports | None = None, tracing: Tracing | None = None
+) -> Edge:
     """Return the ASGI application.
 
     Args:
         settings: Effective settings.
         ports: Adapters to use in place of those that the settings ask for.
+        tracing: Where spans go, in place of where the settings send them.
 
     Raises:
         BrokenDefinitionsError: A definition cannot be served.
         KeysError: The keys file cannot be used.
-        StartError: The service would be open to the network without keys.
+        StartError: The service would be open to the network without keys, the baselines file
+            cannot be used, or traces cannot be sent as asked for.
     """
     keys = KeySource(settings.api_key, settings.api_keys_file)
     if settings.host not in _LOOPBACK and keys.ring.is_open and not settings.allow_unauthenticated:
@@ -74,14 +84,30 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             "checks callers"
         )
     series = metrics.Metrics(multiprocess_dir=os.environ.get(metrics.MULTIPROCESS_DIR))
+    series.build_info.labels(__version__).set(1)
+    _show_baselines(settings, series)
+    tracing = tracing or _tracing(settings)
+    counts = Counts(series)
     adapters = build_adapters(settings) if ports is None else None
-    services = _services(settings, keys, series, adapters, ports or Ports())
+    asked = _watched(adapters.ports if adapters else ports or Ports(), counts, tracing)
+    services = _services(settings, keys, counts, adapters, asked)
     access_log = (
         AccessLog(write_stderr)
         if settings.access_log and settings.log_level in {"debug", "info"}
         else None
     )
-    app = LeanApp(
+    app = _routed(services, lambda _: _running(services, edge, adapters, tracing))
+    inner = tracing.around(app) if tracing else app
+    edge = Edge(inner, keys=keys, counts=services.counts, access_log=access_log)
+    return edge
+
+
+def _routed(
+    services: Services, running: Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]
+) -> LeanApp:
+    """Return the application with every route, which lives inside ``running``."""
+    settings = services.settings
+    return LeanApp(
         route_handlers=[
             *openai_compat.routers(),
             scores.router(),
@@ -90,15 +116,13 @@ def create_app(settings: Settings, *, ports: Ports | None = None) -> Edge:
             health.router(),
         ],
         exception_handlers={Exception: handle},
-        lifespan=[lambda _: _running(services, edge, adapters)],
+        lifespan=[running],
         logging_config=None,
         openapi_config=_openapi(),
         plugins=[RawSchemaPlugin()],
         request_max_body_size=settings.max_body_bytes,
         state=State({"services": services, "max_body_bytes": settings.max_body_bytes}),
     )
-    edge = Edge(app, keys=keys, metrics=series, access_log=access_log)
-    return edge
 
 
 def app_from_environment() -> Edge:
@@ -108,16 +132,39 @@ def app_from_environment() -> Edge:
     return create_app(settings)
 
 
+def _show_baselines(settings: Settings, series: metrics.Metrics) -> None:
+    try:
+        show_baselines(load_baselines(settings.reward_baselines_file), series)
+    except BaselinesError as error:
+        raise StartError(f"GRADEKEEPER_REWARD_BASELINES_FILE: {error}") from error
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if not settings.tracing:
+        return None
+    try:
+        return open_tracing(environment())
+    except TracingError as error:
+        raise StartError(f"GRADEKEEPER_TRACING: {error}") from error
+
+
+def _watched(ports: Ports, counts: Counts, tracing: Tracing | None) -> Ports:
+    """Return ``ports`` with what is measured, and what is traced if anything is."""
+    watch = counts.watch()
+    return tracing.ports(ports, watch) if tracing else msgspec.structs.replace(ports, watch=watch)
+
+
 def _services(
     settings: Settings,
     keys: KeySource,
-    series: metrics.Metrics,
+    counts: Counts,
     adapters: Adapters | None,
     ports: Ports,
 ) -> Services:
-    """Return what the routes use; without ``adapters`` graders ask ``ports``."""
+    """Return what the routes use; graders ask ``ports``."""
+    jobs = _jobs(settings, adapters)
     options = engine_options(settings)
-    definitions = Definitions(definition_directories(settings), options, series)
+    definitions = Definitions(definition_directories(settings), options, counts)
     publications = Publications(
         (adapters.store if adapters else MemoryStore()).documents,
         definitions,
@@ -130,16 +177,17 @@ def _services(
         definitions=definitions,
         publications=publications,
         adhoc=AdHocGraders(options, settings.run_cache_entries),
-        ports=adapters.ports if adapters else ports,
-        metrics=series,
+        ports=ports,
+        metrics=counts.metrics,
+        counts=counts,
         keys=keys,
-        jobs=_jobs(settings, adapters),
+        jobs=jobs,
         checks={
             "definitions": _definitions_check(definitions, publications),
             **(adapters.checks if adapters else {}),
         },
         shutdowns=adapters.shutdowns if adapters else Shutdowns(),
-        look=Observer(series, adapters).look if adapters else _nothing_to_see,
+        observer=Observer(counts, jobs, adapters),
     )
 
 
@@ -155,10 +203,6 @@ def _jobs(settings: Settings, adapters: Adapters | None) -> Jobs:
         shared=shared,
         max_running=settings.max_submitted_rewards,
     )
-
-
-def _nothing_to_see() -> None:
-    """Stand in for the observer of adapters where ports were given instead."""
 
 
 def _cannot_publish(settings: Settings) -> str | None:
@@ -193,10 +237,12 @@ def _openapi() -> OpenAPIConfig:
 
 @contextlib.asynccontextmanager
 async def _running(
-    services: Services, edge: Edge, adapters: Adapters | None
+    services: Services, edge: Edge, adapters: Adapters | None, tracing: Tracing | None
 ) -> AsyncIterator[None]:
     """Run everything that belongs to a living worker."""
     async with contextlib.AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
         if adapters is not None:
             await stack.enter_async_context(running(adapters))
         async with _background(services, edge):
@@ -207,8 +253,9 @@ async def _running(
 async def _background(services: Services, edge: Edge) -> AsyncIterator[None]:
     """Count, log and watch beside the requests."""
     loop = asyncio.get_running_loop()
+    services.metrics.workers.set(1)
     tasks = [
-        loop.create_task(_flushing(edge)),
+        loop.create_task(_flushing(edge, services.metrics)),
         loop.create_task(_watching(services)),
         loop.create_task(services.publications.follow()),
     ]
@@ -238,9 +285,11 @@ def _settle_memory() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-async def _flushing(edge: Edge) -> None:
+async def _flushing(edge: Edge, series: metrics.Metrics) -> None:
     while True:
+        due = time.perf_counter() + _FLUSH_S
         await asyncio.sleep(_FLUSH_S)
+        series.late_seconds.inc(max(0.0, time.perf_counter() - due))
         edge.flush()
 
 
@@ -250,7 +299,8 @@ async def _watching(services: Services) -> None:
     while True:
         await asyncio.sleep(pause or 5.0)
         _refresh_keys(services)
-        services.look()
+        services.observer.look()
+        await services.observer.look_at_budgets()
         if pause:
             services.definitions.reload_if_changed()
 

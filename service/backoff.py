@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 # Seeded from the operating system on every draw, so that forked workers do not wait in step.
 _RANDOM = random.SystemRandom()
 _MAX_DOUBLINGS = 30
+_LONGEST_RETRY_AFTER_S = 86_400.0  # nobody plans further, and it has to fit a header again
 
 
 def pause_s(
@@ -38,6 +39,8 @@ def pause_s(
 def retry_after_s(header: str | None, *, now_s: float) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks to wait; None without a usable one.
 
+    Never more than a day.
+
     Args:
         header: Seconds, or an HTTP date (RFC 9110, section 10.2.3).
         now_s: Seconds since the epoch, against which a date is read.
@@ -51,4 +54,4 @@ def retry_after_s(header: str | None, *, now_s: float) -> float | None:
             seconds = parsedate_to_datetime(header).timestamp() - now_s
         except (ValueError, OverflowError):
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None

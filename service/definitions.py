@@ -23,10 +23,10 @@ from graders.building import Options
 from graders.engine import CompiledGrader, Purpose, compile_grader
 from graders.errors import DefinitionError, Finding
 from graders.registry import BrokenDefinitionsError, Definition, Registry
+from service.counting import Counts, GradeCounter
 from service.judge import Sampling
 from service.lean import decode
 from service.logs import event
-from service.metrics import GradeCounter, Metrics
 from service.wire import BatchRequest, ScoreRequest
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,9 @@ class Definitions:
     Attributes:
         registry: The definitions in force.
         failure: Why the last reload was refused; None when it worked.
-        adhoc: Counts the grades by graders that came with their request.
     """
 
-    def __init__(self, directories: Sequence[Path], options: Options, metrics: Metrics) -> None:
+    def __init__(self, directories: Sequence[Path], options: Options, counts: Counts) -> None:
         """Load everything.
 
         Raises:
@@ -63,8 +62,8 @@ class Definitions:
         """
         self._directories = tuple(directories)
         self._options = options
-        self._metrics = metrics
-        self.adhoc = GradeCounter(metrics, "(ad hoc)", "")
+        self._counts = counts
+        self._metrics = counts.metrics
         self._stamp = self._state_of_files()
         self.failure: str | None = None
         self._published: Sequence[Definition] = ()
@@ -137,7 +136,8 @@ class Definitions:
         key = (definition.name, definition.version)
         counter = self._counters.get(key)
         if counter is None:
-            counter = GradeCounter(self._metrics, definition.name, str(definition.version))
+            kind = definition.grader.type
+            counter = self._counts.of(definition.name, definition.version, kind)
             self._counters[key] = counter
         return counter
 

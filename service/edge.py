@@ -19,8 +19,8 @@ from urllib.parse import quote
 from litestar.utils import normalize_path
 
 from service.auth import Key, KeySource
+from service.counting import Counts, Observations
 from service.logs import AccessLine, AccessLog
-from service.metrics import Metrics, observe_all
 from service.problems import denied
 from service.urls import is_packed, unpack
 
@@ -28,6 +28,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _FLUSH_LINES = 256
 _MAX_PATH_CHARS = 2048  # routing remembers the last paths
 _UNROUTED = "(none)"
+_METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+_OTHER = "(other)"
 
 # First match decides; None is open to everybody. Everything unlisted needs any key at all.
 _SCOPES: tuple[tuple[str, str | None], ...] = (
@@ -51,13 +53,15 @@ class Edge:
         app: Any,  # noqa: ANN401 - any ASGI app
         *,
         keys: KeySource,
-        metrics: Metrics,
+        counts: Counts,
         access_log: AccessLog | None,
     ) -> None:
         """Wrap ``app``; without an access log requests are only counted."""
         self._app = app
         self._keys = keys
-        self._metrics = metrics
+        self._counts = counts
+        self._metrics = counts.metrics
+        self._seconds: dict[str, Observations] = {}  # of requests, by route
         self._log = access_log
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(6)
@@ -125,8 +129,9 @@ class Edge:
     ) -> tuple[Key | None, tuple[int, str] | None]:
         """Return the caller's key, and why the call is refused if it is.
 
-        A key in the URL counts where no header has one. URLs end up in configuration files and
-        proxies' logs, so such a key must be good for nothing but scoring.
+        A key in the URL counts where no header has one of ours: a proxy's own token may stand
+        there, as Cloud Run's identity token does. URLs end up in configuration files and proxies'
+        logs, so such a key must be good for nothing but scoring.
         """
         if len(path) > _MAX_PATH_CHARS:
             return None, (414, f"the path is longer than {_MAX_PATH_CHARS} characters")
@@ -136,12 +141,11 @@ class Edge:
         needed = _needed_scope(method, path)
         if needed is None:
             return None, None
-        if secret is None and in_url and needed == "score":
+        key = ring.find(secret) if secret else None
+        if key is None and in_url and needed == "score":
             key = ring.find(in_url)
             if key is not None and key.scopes != _URL_SCOPES:
                 return key, (403, "a key in a URL must have the scope 'score' and no other")
-        else:
-            key = ring.find(secret) if secret else None
         if key is None:
             return None, (401, "a valid API key is needed: Authorization: Bearer …")
         if needed and needed not in key.scopes:
@@ -150,19 +154,31 @@ class Edge:
 
     def flush(self) -> None:
         """Count and log everything observed since the last time."""
+        self._counts.flush()
         self._metrics.in_flight.set(self._in_flight)
         lines, self._lines = self._lines, []
-        answered = Counter((line.method, line.route, line.status) for line in lines)
+        answered = Counter((_known(line.method), line.route, line.status) for line in lines)
         for (method, route, status), number in answered.items():
             self._metrics.requests.labels(method, route, str(status)).inc(number)
-        series = self._metrics.request_seconds
-        seconds: dict[str, list[float]] = {}
         for line in lines:
-            seconds.setdefault(line.route, []).append(line.seconds)
-        for route, values in seconds.items():
-            observe_all(series.labels(route), values)
+            self._of(line.route).waiting.append(line.seconds)
+        for seconds in self._seconds.values():
+            seconds.flush()
         if self._log is not None:
             self._log.write(lines)
+
+    def _of(self, route: str) -> Observations:
+        """Return what collects the seconds of one route."""
+        seconds = self._seconds.get(route)
+        if seconds is None:
+            child = self._metrics.request_seconds.labels(route)
+            seconds = self._seconds[route] = Observations(child)
+        return seconds
+
+
+def _known(method: str) -> str:
+    """Return ``method``, if it is one of those that are counted by name."""
+    return method if method in _METHODS else _OTHER
 
 
 def _needed_scope(method: str, path: str) -> str | None:

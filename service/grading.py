@@ -8,10 +8,11 @@ way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,9 +24,9 @@ from graders.grade import Failure, Grade, TokenUsage
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
+from service.counting import GradeCounter
 from service.judge import JudgeContext, MissingRecordingError, judging
 from service.lean import ClientGoneError
-from service.metrics import GradeCounter
 from service.problems import InvalidRowsError, NotAvailableError
 from service.wire import RowError, RowResult, ScoreRequest, Summary
 
@@ -122,12 +123,14 @@ class RowGrader:
         self._counter = counter
         self._debug = debug
         self._concurrency = concurrency
+        self._observe = counter.rewards.append
         self._known: dict[float, RowResult] = {}
         self._block = 1  # rows to grade before the next look at the clock
         self._sum = 0.0
         self._rewards = array(
             "d"
         )  # of rows that end in any order, whose mean must not depend on it
+        self._due = 0
         self.rows = 0
         self.ok = 0
         self.passed = 0
@@ -143,21 +146,33 @@ class RowGrader:
             mean_reward=total / self.ok / _SUM_SCALE if self.ok else None,
         )
 
-    def close(self) -> None:
-        """Add the good rows to the metrics; failures were counted as they came."""
-        self._counter.count("ok", self.ok)
-
     async def batch(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return one result a row, in order."""
-        if not self.is_pure:
-            asked: list[Any] = [None] * len(rows)
-            await self.each(in_turn(enumerate(rows)), asked.__setitem__)
-            return asked
-        results: list[RowResult] = []
-        while len(results) < len(rows):
-            results += self.turn(rows[len(results) :])
-            await asyncio.sleep(0)
-        return results
+        with self.awaited(len(rows)):
+            if not self.is_pure:
+                asked: list[Any] = [None] * len(rows)
+                await self.each(in_turn(enumerate(rows)), asked.__setitem__)
+                return asked
+            results: list[RowResult] = []
+            while len(results) < len(rows):
+                results += self.turn(rows[len(results) :])
+                await asyncio.sleep(0)
+            return results
+
+    @contextlib.contextmanager
+    def awaited(self, number: int) -> Iterator[None]:
+        """Show the next ``number`` rows as pending until each has its grade, or the block ends."""
+        self._due = self.rows + number
+        self._counter.batches.add(self)
+        try:
+            yield
+        finally:
+            self._counter.batches.discard(self)
+
+    @property
+    def pending(self) -> int:
+        """Rows of the batch being graded that still wait for their grade."""
+        return self._due - self.rows
 
     def turn(self, rows: Sequence[Row]) -> list[RowResult]:
         """Return the results of the first of ``rows``: what one turn of the event loop may take.
@@ -177,7 +192,10 @@ class RowGrader:
     def now(self, rows: Iterable[Row]) -> list[RowResult]:
         """Return the results of ``rows`` by a pure definition, at once."""
         grade_now = self._grader.grade_now
-        return [self.result(grade_now(item, sample)) for item, sample in rows]
+        started = time.perf_counter()
+        results = [self.result(grade_now(item, sample)) for item, sample in rows]
+        self._counter.took(time.perf_counter() - started, len(results))
+        return results
 
     async def each(
         self, rows: AsyncIterator[tuple[int, Row]], emit: Callable[[int, RowResult], None]
@@ -213,6 +231,7 @@ class RowGrader:
             self._counter.graded(grade)
             return self._row(grade)
         self.ok += 1
+        self._observe(reward)
         if self.is_pure:
             self._sum += reward * _SUM_SCALE
         else:
@@ -229,7 +248,7 @@ class RowGrader:
 
     def _row(self, grade: Grade) -> RowResult:
         return RowResult(
-            reward=grade.reward,
+            reward=grade.own_reward,
             ok=grade.ok,
             passed=grade.ok and grade.reward >= self._threshold,
             error=error_of(grade.failures),
@@ -243,8 +262,7 @@ class RowGrader:
     def unreadable(self, message: str, index: int) -> RowResult:
         """Return the row of a line that no grader can read, and count it."""
         self.rows += 1
-        self._counter.count("failed")
-        self._counter.failure("invalid_row")
+        self._counter.unreadable()
         error = RowError(code="invalid_row", message=message)
         return RowResult(reward=0.0, ok=False, passed=False, index=index, error=error)
 

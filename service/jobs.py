@@ -85,6 +85,11 @@ class Jobs:
         self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}  # by key and token of the lease
         self._running = 0
 
+    @property
+    def running(self) -> int:
+        """Number of jobs under way."""
+        return self._running
+
     async def submit(self, work: Work, endings: Endings, *, timeout_s: float) -> str:
         """Start ``work`` and return the name under which `poll` finds what it gives.
 

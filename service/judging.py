@@ -39,7 +39,7 @@ def ensemble_result(ensemble: Ensemble, sampling: Sampling, error_of: ErrorOf) -
         return DrawResult(
             model=one.model,
             sample_index=one.sample_index,
-            reward=one.grade.reward,
+            reward=one.grade.own_reward,
             ok=one.grade.ok,
             error=error_of(one.grade.failures) or UNSET,
         )

@@ -13,12 +13,16 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.adapters import Adapters, LateSandbox
+from service.counting import Counts, add_observations
+from service.jobs import Jobs
+from service.judge import OpenAIJudge
 from service.judge.stats import Latency
-from service.metrics import Metrics, add_observations
+from service.metrics import Metrics
 from service.sandbox import RemoteSandbox
-from service.stores import NANO
+from service.stores import NANO, Store
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
+_STATES = ("off", "starting", "running", "refused", "away")
 
 
 class Growth:
@@ -49,6 +53,8 @@ class SandboxObserver:
 
     def look(self) -> None:
         """Bring the series up to date."""
+        for state in _STATES:
+            _set(self._metrics.sandbox_state, state, state == self._sandbox.state)
         if isinstance(self._sandbox, RemoteSandbox):
             self._remote(self._sandbox)
         else:
@@ -68,35 +74,50 @@ class SandboxObserver:
         metrics.sandbox_tiers.set(len(stats.tiers))
         metrics.sandbox_tier_bytes.set(sum(tier.memory_bytes for tier in stats.tiers))
         for level in _LEVELS:
-            metrics.sandbox_level.labels(level).set(level == stats.level)
+            _set(metrics.sandbox_level, level, level == stats.level)
 
     def _remote(self, sandbox: RemoteSandbox) -> None:
         """Everything else is the runner's to show, so that nothing is counted twice."""
         stats, metrics = sandbox.stats(), self._metrics
         self._growth.add(metrics.runner_calls, {(k,): v for k, v in stats.calls.items()})
         metrics.runner_in_flight.set(stats.in_flight)
-        metrics.runner_away.set(stats.away)
 
 
 class Observer:
     """Looks at the adapters of one process."""
 
-    def __init__(self, metrics: Metrics, adapters: Adapters) -> None:
-        """Copy from ``adapters`` into ``metrics``."""
-        self._metrics = metrics
+    def __init__(self, counts: Counts, jobs: Jobs, adapters: Adapters | None) -> None:
+        """Copy from ``adapters``, if there are any, and ``jobs`` into the metrics of ``counts``."""
+        self._counts = counts
+        self._metrics = counts.metrics
+        self._jobs = jobs
         self._adapters = adapters
         self._growth = Growth()
-        self._sandbox = SandboxObserver(metrics, adapters.sandbox)
+        self._sandbox = SandboxObserver(self._metrics, adapters.sandbox) if adapters else None
         self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:
         """Bring the series up to date."""
-        self._sandbox.look()
-        self._judge()
-        self._store()
+        self._counts.flush()
+        self._metrics.submitted_running.set(self._jobs.running)
+        if self._sandbox is not None:
+            self._sandbox.look()
+        if self._adapters is not None:
+            self._judge(self._adapters.judge)
+            self._store(self._adapters.store)
 
-    def _judge(self) -> None:
-        judge, metrics = self._adapters.judge, self._metrics
+    async def look_at_budgets(self) -> None:
+        """Bring the series of the budgets up to date; while Redis is away they stay as they are."""
+        metrics = self._metrics
+        budgets = await self._adapters.judge.budgets_today() if self._adapters else ()
+        for budget in budgets:
+            labels = budget.per, budget.name
+            metrics.budget_limit.labels(*labels).set(budget.limit)
+            if budget.spent is not None:
+                metrics.budget_left.labels(*labels).set(max(0.0, budget.limit - budget.spent))
+
+    def _judge(self, judge: OpenAIJudge) -> None:
+        metrics = self._metrics
         stats = judge.stats
         self._growth.add(metrics.judge_attempts, stats.attempts)
         self._growth.add(metrics.judge_retries, {(k,): v for k, v in stats.retries.items()})
@@ -108,27 +129,24 @@ class Observer:
         self._growth.add(metrics.judge_refused, {(k,): v for k, v in stats.refused.items()})
         for route, latency in stats.latency.items():
             self._observed(metrics.judge_seconds, route, latency)
+        for route, latency in stats.waits.items():
+            self._observed(metrics.judge_wait_seconds, route, latency)
         for state in judge.route_states:
             _set(metrics.judge_in_flight, state.route, state.in_flight)
             _set(metrics.judge_queued, state.route, state.queued)
             _set(metrics.judge_circuit_open, state.route, state.circuit != "closed")
 
     def _observed(self, histogram: Histogram, route: str, latency: Latency) -> None:
-        """Add what a histogram counted elsewhere has grown by."""
-        seen: Latency = self._histograms.get((histogram, route), Latency())
-        grown = {
-            number: count - seen.buckets[number]
-            for number, count in enumerate(latency.buckets)
-            if count > seen.buckets[number]
-        }
-        add_observations(histogram.labels(route), grown, latency.total_s - seen.total_s)
+        """Add what a histogram that is counted elsewhere has grown by."""
+        seen = self._histograms.get((histogram, route), Latency())
+        counts = [now - then for now, then in zip(latency.buckets, seen.buckets, strict=True)]
+        add_observations(histogram.labels(route), counts, latency.total_s - seen.total_s)
         self._histograms[histogram, route] = copy.deepcopy(latency)
 
-    def _store(self) -> None:
-        stats = self._adapters.store.stats
-        self._growth.add(self._metrics.store_operations, stats.operations)
-        self._metrics.store_away.set(stats.away)
+    def _store(self, store: Store) -> None:
+        self._growth.add(self._metrics.store_operations, store.stats.operations)
+        self._metrics.store_away.set(store.stats.away)
 
 
-def _set(gauge: Gauge, route: str, value: float) -> None:
-    gauge.labels(route).set(value)
+def _set(gauge: Gauge, label: str, value: float) -> None:
+    gauge.labels(label).set(value)

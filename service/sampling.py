@@ -12,10 +12,10 @@ from graders.grade import Grade
 from graders.ports import Ports
 from graders.registry import Definition
 from graders.sample import Sample
+from service.counting import GradeCounter
 from service.grading import RowGrader, error_of
 from service.judge import JudgeContext, Sampling, draw
 from service.judging import NO_JUDGE, ensemble_result, judge_models
-from service.metrics import GradeCounter
 from service.wire import EnsembleResult, RowResult
 
 

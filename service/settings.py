@@ -246,7 +246,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     judge_recording: Annotated[str, Meta(description="File of recorded judge replies.")] = ""
     judge_deadline_s: Annotated[
         float,
-        Meta(gt=0, description="Seconds one judge call may take, queue and retries included."),
+        Meta(
+            gt=0,
+            description="Seconds all judge calls of one grade may take, queue and retries "
+            "included.",
+        ),
     ] = 120.0
     judge_cache_ttl_s: Annotated[
         float, Meta(gt=0, description="Seconds a judge's reply is kept in the store.")
@@ -258,6 +262,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(description="JSON file of daily budgets; empty means no limit on money."),
     ] = ""
+    replicas: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Replicas of this service, at most. Each worker of each replica takes an "
+            "equal part of a route's limits.",
+        ),
+    ] = 1
     redis_url: Annotated[
         str,
         Meta(
@@ -265,6 +278,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "memory shared by all replicas; empty keeps it in the process."
         ),
     ] = ""
+    redis_ca_file: Annotated[
+        str,
+        Meta(
+            description="Certificate authority of a `rediss` server; empty takes the system's.",
+        ),
+    ] = ""
+    redis_prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+            description="Start of every key in Redis (letters, digits, `_.:-`); installations that "
+            "share a server need different ones.",
+        ),
+    ] = "gradekeeper"
     embedding_model: Annotated[str, Meta(description="Model behind the metric `cosine`.")] = (
         "text-embedding-3-large"
     )
@@ -315,6 +342,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Least severity that is logged; access lines are `info`."),
     ] = "info"
     access_log: Annotated[bool, Meta(description="Log one JSON line a request.")] = True
+    reward_baselines_file: Annotated[
+        str,
+        Meta(
+            description="JSON file of the mean and standard deviation expected of rewards, by "
+            "`name@version`; `docs/alerts.md` says how to get them."
+        ),
+    ] = ""
+    tracing: Annotated[
+        bool,
+        Meta(
+            description="Send OpenTelemetry traces, as the standard `OTEL_` variables say; needs "
+            "`gradekeeper[otel]`."
+        ),
+    ] = False
     trust_proxy_headers: Annotated[
         bool,
         Meta(

@@ -285,7 +285,8 @@ class RowStream(ASGIResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Stream the results; the last line is a `StreamEnd`."""
-        await _streamed(send, self._graded, self._gone, self._grader, self._end)
+        with self._grader.awaited(len(self._rows)):
+            await _streamed(send, self._graded, self._gone, self._grader, self._end)
 
     async def _graded(self, outbox: Outbox) -> None:
         if not self._grader.is_pure:
@@ -322,7 +323,6 @@ async def _streamed(
         return
     finally:
         outbox.drop()
-        grader.close()
 
 
 def _row(row: ScoreRequest) -> Row:

@@ -134,7 +134,7 @@ class DrawResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: Judge model asked in the definition's place; null for its own.
         sample_index: Number of the draw.
-        reward: Meaningless unless ``ok``; such a draw counts nowhere.
+        reward: 0.0 unless ``ok``; such a draw counts nowhere.
         ok: Whether the grader gave the reward itself.
         error: The first failure; absent when ``ok``.
     """
@@ -168,7 +168,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Result of one row of a batch.
 
     Attributes:
-        reward: Always a finite number; meaningless unless ``ok``.
+        reward: Always a finite number; 0.0 and nobody's judgement unless ``ok``.
         ok: True when the grader gave the reward itself.
         passed: ``ok`` and the reward reaches the pass threshold.
         index: Zero-based position in the request; only in streams, where order is not kept.

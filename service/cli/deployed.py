@@ -130,7 +130,9 @@ def _row(
         sub_rewards=row.sub_rewards or {},
         diagnostics=row.diagnostics or {},
     )
-    problems = differences(example, grade, tolerance)
+    # A server states no reward where there is a failure; an example has the formula's number there.
+    stated = msgspec.structs.replace(example, reward=0.0) if example.failure else example
+    problems = differences(stated, grade, tolerance)
     return Result(
         grader=subject.title,
         kind="example",

@@ -26,6 +26,7 @@ _JOB_FLAGS = ("model", "training_file", "validation_file")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("grader", metavar="NAME[@VERSION]|FILE.json")
+    parser.add_argument("--definitions", type=Path, metavar="DIR", help="only those in DIR")
     parser.add_argument("--target", choices=TARGETS, default="openai", help="who takes the JSON")
     parser.add_argument(
         "--form",
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the body to submit."""
     job = _job(arguments)
-    grader, metadata = _grader(arguments.grader)
+    grader, metadata = _grader(arguments.grader, arguments.definitions)
     try:
         exported = export(
             grader, target=arguments.target, form=arguments.form, job=job, metadata=metadata
@@ -64,13 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     return failures.OK
 
 
-def _grader(argument: str) -> tuple[CompiledGrader, dict[str, str]]:
+def _grader(argument: str, definitions: Path | None) -> tuple[CompiledGrader, dict[str, str]]:
     """Return the grader, and what makes a job name the definition it came from."""
     settings = read_settings()
     if is_file_argument(argument):
+        if definitions is not None:
+            raise CommandError("--definitions is only for NAME[@VERSION]")
         grader = compile_file(Path(argument), settings)
         return grader, {"digest": grader.digest}
-    definition = find(argument, settings)
+    definition = find(argument, settings, definitions)
     identity = f"{definition.name}@{definition.version}"
     return definition.grader, {"gradekeeper": identity, "digest": definition.digest}
 

@@ -86,7 +86,7 @@ class LocalScorer:
     def _line(self, row: int, grade: Grade, ensemble: EnsembleResult | None = None) -> Line:
         return Line(
             row=row,
-            reward=grade.reward,
+            reward=grade.own_reward,
             ok=grade.ok,
             passed=grade.ok and grade.reward >= self._grader.threshold,
             error=_error(grade.failures),

@@ -100,8 +100,8 @@ def compile_options(settings: Settings) -> Options:
     return engine_options(settings)
 
 
-def load_registry(settings: Settings) -> Registry:
-    """Return the definitions that the settings name.
+def load_registry(settings: Settings, directory: Path | None = None) -> Registry:
+    """Return the definitions in ``directory``, or those that the settings name.
 
     Raises:
         CommandError: A definition cannot be used.
@@ -109,7 +109,8 @@ def load_registry(settings: Settings) -> Registry:
     from service.adapters import definition_directories  # noqa: PLC0415 - as above
 
     with explained():
-        return registry.load(definition_directories(settings), compile_options(settings))
+        directories = [directory] if directory else definition_directories(settings)
+        return registry.load(directories, compile_options(settings))
 
 
 def is_file_argument(grader: str) -> bool:
@@ -117,14 +118,14 @@ def is_file_argument(grader: str) -> bool:
     return grader.endswith(".json") or "/" in grader
 
 
-def find(grader: str, settings: Settings) -> Definition:
-    """Return the definition that ``NAME`` or ``NAME@VERSION`` names.
+def find(grader: str, settings: Settings, directory: Path | None = None) -> Definition:
+    """Return the definition that ``NAME`` or ``NAME@VERSION`` names, as `load_registry` finds it.
 
     Raises:
         CommandError: There is none.
     """
     name, _, version = grader.partition("@")
-    loaded = load_registry(settings)
+    loaded = load_registry(settings, directory)
     with explained():
         return loaded.get(name, version or registry.LATEST)
 

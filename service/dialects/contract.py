@@ -21,7 +21,7 @@ Policy: TypeAlias = Literal["error", "zero", "mask", "mark", "fail", "null", "co
 
 _POLICIES: dict[Policy, str] = {
     "error": "an HTTP error, so that the caller retries, drops the sample or raises",
-    "zero": "the 0.0 that the hosted grader gives for it",
+    "zero": "reward 0.0, whatever other parts of a `multi` are worth",
     "mask": "reward 0.0 with the marks that take the sample out of training and metrics",
     "mark": "score 0.0 with `is_score_valid: false`",
     "fail": "an assertion that did not pass, with the reason",
@@ -161,13 +161,19 @@ class ParameterError(ValueError):
 
 def prompt_key(default: str = "prompt") -> Parameter:
     """Return the parameter that names the item field of the prompt."""
-    meaning = "Item field that takes the prompt; empty leaves it out."
+    meaning = (
+        "Item field that takes the prompt, where one is sent; empty leaves it out. A field that "
+        "the data set has itself is kept."
+    )
     return Parameter(name="prompt", default=default, meaning=meaning)
 
 
 def label_key(default: str) -> Parameter:
     """Return the parameter that names the item field of the label."""
-    meaning = "Item field that takes the label; empty leaves it out."
+    meaning = (
+        "Item field that takes the label; empty leaves it out. A label that is not sent, or is "
+        "`null`, leaves it out too."
+    )
     return Parameter(name="label", default=default, meaning=meaning)
 
 

@@ -33,12 +33,14 @@ _END_TOKENS = (
     "</s>",
     "<|im_end|>",
     "<|eot_id|>",
+    "<|eom_id|>",
     "<|end_of_text|>",
     "<|endoftext|>",
     "<|end|>",
     "<|return|>",
     "<end_of_turn>",
     "<eos>",
+    "<pad>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek's wide bars
 )
 _PLAIN = frozenset({"content", "id", "role", "status", "type"})

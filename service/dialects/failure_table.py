@@ -21,6 +21,8 @@ _encode = msgspec.json.Encoder().encode
 GOOD = RowResult(reward=1.0, ok=True, passed=True)
 _MESSAGE = "…"
 UNGRADED = RowError(code="python_runtime", message=_MESSAGE)
+UNLABELLED = RowError(code="invalid_variable", message=_MESSAGE)
+NO_LABEL = "no label is sent, and the grader reads it"
 OUTSIDE: dict[str, RowError] = {
     "the judge is down or too slow": RowError(
         code="judge_unavailable", message=_MESSAGE, upstream=True, retryable=True
@@ -100,7 +102,7 @@ def cases(dialect: Dialect) -> list[tuple[str, RowResult, str]]:
         for when, error in OUTSIDE.items()
         for query in policies(dialect, "on_infrastructure_failure")
     ]
-    return own + outside
+    return [*own, (NO_LABEL, failed(UNLABELLED), ""), *outside]
 
 
 def failed(error: RowError) -> RowResult:
@@ -125,7 +127,8 @@ def document(dialects: Mapping[str, Dialect]) -> str:
         "503 have `Retry-After`. `…` stands for a sentence. A grader *cannot grade* when a",
         "variable is missing, user code raises, runs out of time or returns NaN, or a judge's",
         "reply cannot be read. Trying again would not help. When *something outside* failed,",
-        "nobody gave a reward, and it never becomes a number.",
+        "nobody gave a reward. Neither becomes a number unless the URL says so, and then beside a",
+        "mark that says it is none, where the caller has one; of what failed outside always so.",
     ]
     for dialect in dialects.values():
         lines += _section(dialect)

@@ -139,8 +139,8 @@ def fill(
     item: dict[str, JsonValue],
     options: Options,
     *,
-    prompt: JsonValue = _ABSENT,
-    label: JsonValue = _ABSENT,
+    prompt: JsonValue = None,
+    label: JsonValue = None,
     source: JsonValue = None,
 ) -> dict[str, JsonValue]:
     """Return ``item`` with the prompt, the label and the URL's further fields put in.
@@ -148,16 +148,17 @@ def fill(
     Args:
         item: What the dialect itself makes of the row; changed in place.
         options: Of the URL.
-        prompt: Left out where the caller sends none.
-        label: Left out where the caller sends none.
+        prompt: None where the caller sends none; then the item has no such field. A field of that
+            name in the data set itself is kept.
+        label: None likewise. A grader that reads it then fails; it once compared with ``null``.
         source: What paths look into.
 
     Raises:
         RowError: A path leads nowhere.
     """
-    if options.prompt and prompt is not _ABSENT:
-        item[options.prompt] = prompt
-    if options.label and label is not _ABSENT:
+    if options.prompt and prompt is not None:
+        item.setdefault(options.prompt, prompt)
+    if options.label and label is not None:
         item[options.label] = label
     for pick in options.picks:
         item[pick.key] = at(source, pick.path, f"{_ITEM}{pick.key}")

@@ -2,7 +2,8 @@
 
 A client is pointed at the base URL and appends these paths (wire-protocols B.2, 3). The reply is
 the request with the reward beside it. How a failed sample is marked has changed several times, so
-all known marks are given.
+all known marks are given; only where the URL asks for them, because verifiers ignores every one and
+takes the 0.0 beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from service.dialects import contract
 from service.dialects.contract import Dialect, Graded, Options, Parameter, Reading
 from service.dialects.conversation import prompt_text, sample_of, sample_of_items
 from service.dialects.mapping import at, fill
+from service.groups import statistics_of
 from service.wire import RowError as Error
 from service.wire import RowResult
 
@@ -135,18 +137,31 @@ def aggregate(request: AggregateRequest) -> AggregateMetrics:
 
 
 def _statistics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Return the statistics of every column of numbers; of one with a number beyond a float, none.
+
+    Rows are echoed data sets, where such a number may be a label.
+    """
     columns: dict[str, list[float]] = {}
+    beyond: set[str] = set()
     for row in rows:
         for key, value in row.items():
             if isinstance(value, int | float) and not key.startswith("_ng_"):
-                columns.setdefault(key, []).append(float(value))
+                try:
+                    columns.setdefault(key, []).append(float(value))
+                except OverflowError:
+                    beyond.add(key)
     found: dict[str, float] = {}
     for key, values in columns.items():
-        found[f"mean/{key}"] = statistics.fmean(values)
+        if key in beyond:
+            continue
+        own = statistics_of(values, rows=len(values))
+        assert own.mean is not None  # noqa: S101 - a column has a value
+        assert own.std is not None  # noqa: S101 - likewise
+        found[f"mean/{key}"] = own.mean
         found[f"max/{key}"] = max(values)
         found[f"min/{key}"] = min(values)
-        found[f"median/{key}"] = statistics.median(values)
-        found[f"std/{key}"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        found[f"median/{key}"] = statistics.median([value / 2 for value in values]) * 2
+        found[f"std/{key}"] = own.std
     return found
 
 
@@ -167,7 +182,7 @@ DIALECT = Dialect(
             values=("off", "on"),
         ),
         contract.REASONING,
-        contract.on_grader_failure("mask", "error", "zero"),
+        contract.on_grader_failure("error", "mask", "zero"),
         contract.on_infrastructure_failure("error", "mask"),
     ),
     on_error="verifiers records the rollout as failed; NeMo Gym's agent answers 500 for it",

@@ -6,8 +6,6 @@ prompt. Lists of any length are answered with lists of that length.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from graders.errors import RowError
@@ -50,16 +48,13 @@ def read(request: Request, options: Options, body: bytes) -> Reading:
 
 def _row(request: Request, number: int, options: Options, source: JsonValue) -> Row:
     query = request.query[number]
-    known: dict[str, Any] = {}
-    if request.prompts is not None:
-        known["prompt"] = request.prompts[number]
-    if request.labels is not None:
-        known["label"] = request.labels[number]
+    prompt = None if request.prompts is None else request.prompts[number]
+    label = None if request.labels is None else request.labels[number]
     own = _columns(source, number, len(request.query))
-    item = fill({}, options, source=own, **known)
+    item = fill({}, options, prompt=prompt, label=label, source=own)
     if options.sample is not None:
         return item, sample_of(at(own, options.sample, "sample"), options)
-    return item, sample_of_text(_response(query, known.get("prompt")), options)
+    return item, sample_of_text(_response(query, prompt), options)
 
 
 def _columns(source: JsonValue, number: int, count: int) -> JsonValue:

@@ -1,4 +1,7 @@
-"""When results are no answer but an HTTP error: the one decision that all dialects share."""
+"""What all dialects share about failures.
+
+When results are no answer but an HTTP error, and how much of a failure's message leaves.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from service.wire import RowError, RowResult
 
 Status: TypeAlias = Literal[422, 429, 501, 503]
 
+_TRACEBACK = "Traceback (most recent call last):"
 _TOO_MANY = frozenset({OverloadedError.code, BudgetExceededError.code})
 
 
@@ -46,6 +50,31 @@ def refusal(dialect: Dialect, options: Options, results: Sequence[RowResult]) ->
         if own:
             return Refusal(status=422, errors=own)
     return None
+
+
+def without_tracebacks(results: Sequence[RowResult]) -> list[RowResult]:
+    """Return ``results`` with the exception alone in the place of a traceback of user code.
+
+    Trainers log what they get and pass it on; source lines are for the native routes, whose callers
+    ask for one grade and read why it failed.
+    """
+    return [
+        result
+        if result.error is None
+        else msgspec.structs.replace(
+            result,
+            error=msgspec.structs.replace(
+                result.error, message=_exception_line(result.error.message)
+            ),
+        )
+        for result in results
+    ]
+
+
+def _exception_line(message: str) -> str:
+    """Return the line behind the frames; one line, because what it goes on with is the user's."""
+    lines = [line for line in message.splitlines() if not line.startswith((" ", _TRACEBACK))]
+    return lines[0] if lines else ""
 
 
 def _status(error: RowError, dialect: Dialect) -> Status:

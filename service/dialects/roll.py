@@ -71,8 +71,10 @@ def read(request: Request, options: Options, body: bytes) -> Reading:
     """Return the row; its item is ``reward_info`` with the prompt. The memo is the timeout."""
     source = source_of(body) if options.picks or options.sample else None
     item = dict(request.reward_info)
-    truth = {"label": item["ground_truth"]} if "ground_truth" in item else {}
-    fill(item, options, prompt=request.prompt, source=source, **truth)
+    truth = item.get("ground_truth")
+    if truth is None:
+        item.pop("ground_truth", None)
+    fill(item, options, prompt=request.prompt, label=truth, source=source)
     if options.sample is not None:
         sample = sample_of(at(source, options.sample, "sample"), options)
     else:

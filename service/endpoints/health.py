@@ -46,7 +46,7 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the series of all workers in Prometheus' text format."""
     services: Services = request.app.state.services
-    services.look()
+    services.observer.look()
     text, content_type = services.metrics.exposition()
     return Response(text, headers={"content-type": content_type}, media_type=content_type)
 

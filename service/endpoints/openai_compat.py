@@ -44,14 +44,16 @@ async def run(request: LeanRequest, data: JSONBody[RunRequest]) -> RunResponse:
     grader = services.adhoc.compile(bytes(data.grader), "run")
     started = time.perf_counter()
     item, sample = data.item or {}, Sample(data.model_sample)
+    counter = services.counts.ad_hoc(grader.type)
     if grader.is_pure:
         grade = grader.grade_now(item, sample)
+        counter.took(time.perf_counter() - started)
     else:
         with judging(terms(request, "")):
             asked = grader.grade(item, sample, services.ports)
             grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
-    services.definitions.adhoc.graded(grade)
+    counter.graded(grade)
     name = grader.grader.name or _generated_name()
     return answer(grade, name, grader.type, seconds, services.settings.response_profile)
 

@@ -20,7 +20,7 @@ from graders.errors import BudgetExceededError, Finding, OverloadedError, Upstre
 from graders.registry import Definition
 from service.dialects import DIALECTS, Dialect, mapping, nemo_gym, roll
 from service.dialects.contract import Graded, Options, ParameterError, Reading, Row
-from service.dialects.refusing import Refusal, refusal
+from service.dialects.refusing import Refusal, refusal, without_tracebacks
 from service.endpoints.documented import problems, takes_json
 from service.endpoints.scores import Name, Version
 from service.grading import RowGrader, unless_gone
@@ -86,15 +86,12 @@ async def _graded(
         else terms(request, f"{definition.name}@{definition.version}"),
         concurrency=services.settings.max_concurrent_rows,
     )
-    try:
-        results = grader.turn(rows)
-        if len(results) < len(rows):
-            rest = grader.batch(rows[len(results) :])
-            gone = request.until_gone() if waits else None
-            results += await (unless_gone(rest, gone) if gone else rest)
-        return results
-    finally:
-        grader.close()
+    results = grader.turn(rows)
+    if len(results) < len(rows):
+        rest = grader.batch(rows[len(results) :])
+        gone = request.until_gone() if waits else None
+        results += await (unless_gone(rest, gone) if gone else rest)
+    return results if grader.ok == len(rows) else without_tracebacks(results)
 
 
 def _raise(refused: Refusal) -> NoReturn:

@@ -82,6 +82,7 @@ async def score(
     grader = definition.grader
     sample = sample_of(data)
     ensemble: EnsembleResult | msgspec.UnsetType = msgspec.UNSET
+    counter = services.definitions.counter(definition)
     started = time.perf_counter()
     if data.sampling is not None:
         refuse_unless_judged(grader)
@@ -90,12 +91,13 @@ async def score(
         grade, ensemble = await unless_gone(draws, request.until_gone())
     elif grader.is_pure:
         grade = grader.grade_now(data.item, sample)
+        counter.took(time.perf_counter() - started)
     else:
         with judging(terms(request, f"{definition.name}@{definition.version}")):
             asked = grader.grade(data.item, sample, services.ports)
             grade = await unless_gone(asked, request.until_gone())
     seconds = time.perf_counter() - started
-    services.definitions.counter(definition).graded(grade)
+    counter.graded(grade)
     if grade.failures:
         raise_upstream(grade)
     return ScoreResponse(
@@ -105,7 +107,7 @@ async def score(
         signature=grade.signature(definition.signature),
         pass_threshold=grader.threshold,
         threshold_source=grader.threshold_source,
-        reward=grade.reward,
+        reward=grade.own_reward,
         ok=grade.ok,
         passed=grade.ok and grade.reward >= grader.threshold,
         error=error_of(grade.failures),
@@ -195,14 +197,11 @@ async def score_batch(
 
 async def _graded(rows: Sequence[Row], grader: RowGrader, request: LeanRequest) -> list[RowResult]:
     """Return one result a row, in order; stop when the client goes."""
-    try:
-        results = grader.turn(rows)
-        if len(results) < len(rows):
-            rest = grader.batch(rows[len(results) :])
-            results += await unless_gone(rest, request.until_gone())
-        return results
-    finally:
-        grader.close()
+    results = grader.turn(rows)
+    if len(results) < len(rows):
+        rest = grader.batch(rows[len(results) :])
+        results += await unless_gone(rest, request.until_gone())
+    return results
 
 
 def router() -> Router:

@@ -20,9 +20,11 @@ from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, Upst
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
 from service.judge.asker import Asker
+from service.judge.budget import Standing
 from service.judge.client import ListedModel
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context
+from service.judge.key import digest_of
 from service.judge.outcome import Answer, Failed, Landed, Vectors
 from service.judge.question import Question, embedding_question, judge_question
 from service.judge.routes import Route, Routes, Target
@@ -47,7 +49,8 @@ class OpenAIJudge:
 
     Raises:
         RecordingError: ``config.recording`` cannot be used.
-        ValueError: ``config.mode`` is ``record`` and there is no ``config.recording``.
+        ValueError: ``config.mode`` is ``record`` and there is no ``config.recording``, or a route's
+            limits cannot be divided by ``config.share``.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators are parameters
@@ -63,7 +66,6 @@ class OpenAIJudge:
         """Put the tiers together; nothing connects before the first call."""
         self.stats = JudgeStats()
         self._deadline_s = config.deadline_s
-        self._clock = clock
         # Replaying needs no upstream, but questions name one.
         replay = config.mode == "replay"
         self._routes = _FALLBACK_ROUTES if replay and not routes.routes else routes
@@ -100,6 +102,7 @@ class OpenAIJudge:
             model=answer.model,
             usage=answer.usage,
             key=question.key,
+            digest=answer.digest,
             cached=not landed.paid,
             diagnostics=_diagnostics(question, landed),
         )
@@ -141,6 +144,10 @@ class OpenAIJudge:
         """Return dollars spent today by budget that applies to ``context``; None: unknown."""
         return await self._asker.spent_today(context)
 
+    async def budgets_today(self) -> list[Standing]:
+        """Return how budgets stand: those of a name, and of all others those in use."""
+        return await self._asker.budgets_today()
+
     async def models(self) -> dict[str, list[ListedModel] | str]:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""
         return await self._asker.models()
@@ -175,11 +182,9 @@ class OpenAIJudge:
         at_hand = self._tiers.at_hand(question.key, context)
         if at_hand is not None:  # half of a hit's time would be the deadline's
             return at_hand
-        left = self._deadline_s
-        if context.ends_at is not None:
-            left = min(left, context.ends_at - self._clock())
+        # All calls of one grade (parts, draws, texts) start together, so this bounds the grade.
         try:
-            async with asyncio.timeout(max(0.0, left)):
+            async with asyncio.timeout(self._deadline_s):
                 landed = await self._tiers.find(
                     question.key, context, lambda: self._asker.ask(question, context)
                 )
@@ -221,6 +226,7 @@ def _embedding_reply(
         model=next(iter(found.values()))[1].model,
         usage=sum((vectors.usage for _, vectors in found.values()), TokenUsage()),
         key=sha256("".join(one.key for one in questions.values()).encode()).hexdigest(),
+        digest=digest_of(*(vectors.digest for _, vectors in found.values())),
         cached=not paid,
         diagnostics=_diagnostics(
             first,

@@ -6,13 +6,17 @@ Whatever the upstream does comes back as an outcome; only cancellation passes th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from time import monotonic, time
 from typing import Final
 
-from service.judge.budget import Budgets
-from service.judge.client import CallFailedError, ListedModel, Upstreams
+from service.judge.budget import Budgets, Standing
+from service.judge.chat import EnvelopeError
+from service.judge.client import TOO_LARGE, CallFailedError, ListedModel, Upstreams
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext
 from service.judge.lane import Lane
@@ -20,7 +24,10 @@ from service.judge.outcome import Answer, Failed, FailureCode, Landed, Vectors
 from service.judge.question import Question
 from service.judge.routes import Route, Routes, Target
 from service.judge.stats import JudgeStats, RouteState
+from service.logs import event
 from service.stores import Reservation, Store
+
+logger = logging.getLogger(__name__)
 
 _CODES: Final[dict[str, FailureCode]] = {"queue_full": "overloaded"}
 
@@ -76,23 +83,27 @@ class Asker:
         reserved = await self._budgets.reserve(context, cost, hold_s=self._deadline_s)
         if isinstance(reserved, Failed):
             return Landed(outcome=reserved, part="leader")
-        spent = 0
+        bill = _Bill(cost)
         try:
-            landed = await self._send(question)
-            spent = landed.nanodollars
+            landed = await self._send(question, bill)
         finally:
             if reserved is not None:
-                self._settle(reserved, spent)
+                self._settle(reserved, bill.presumed + bill.stated)
+        spent = bill.stated
         outcome = landed.outcome
         if not isinstance(outcome, Failed):
-            self._stats.paid(outcome.model, outcome.usage)
-            self._stats.nanodollars[context.api_key, context.grader, outcome.model] += spent
+            account = context.api_key, context.grader
+            self._stats.paid(account, outcome.model, outcome.usage, spent)
             self._stats.unpriced[route.name] += route.price is None
         return landed
 
     async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
         """Return dollars spent today by budget that applies to ``context``."""
         return await self._budgets.spent_today(context)
+
+    async def budgets_today(self) -> list[Standing]:
+        """Return how every budget that was asked for stands."""
+        return await self._budgets.today()
 
     async def models(self) -> dict[str, list[ListedModel] | str]:
         """Return, by route, the models its upstream lists, or one sentence why it does not."""
@@ -114,18 +125,19 @@ class Asker:
             await asyncio.wait(self._settling, timeout=1.0)
         await self._upstreams.close()
 
-    async def _send(self, question: Question) -> Landed:
+    async def _send(self, question: Question, bill: _Bill) -> Landed:
         route = question.target.route
         lane = self._lanes[route.name]
-        content = question.content
-
-        async def once() -> Answer | Vectors:
-            raw = await self._upstreams.post(question.target, question.path, content)
-            return question.read(raw)
-
         expected = question.expected.total_tokens
         began = self._clock()
+
+        async def once() -> Answer | Vectors:
+            with bill.watching():
+                raw = await self._upstreams.post(question.target, question.path, content)
+                return question.read(raw)
+
         try:
+            content = question.content
             await self._upstreams.ready(question.target)
             began = self._clock()
             outcome, attempts = await lane.call(
@@ -140,12 +152,19 @@ class Asker:
                 attempts=error.attempts,
                 seconds=self._clock() - began,
             )
-        lane.learned(expected=expected, used=outcome.usage.total_tokens)
+        except Exception as error:  # noqa: BLE001 - one odd reply must not take a batch with it
+            return Landed(
+                outcome=_surprise(route, error), part="leader", seconds=self._clock() - began
+            )
+        if not outcome.usage.total_tokens:
+            bill.presume()
+        lane.learned(expected=expected, used=outcome.usage.total_tokens or expected)
+        bill.stated = 0 if route.price is None else route.price.nanodollars(outcome.usage)
         return Landed(
             outcome=outcome,
             part="leader",
             attempts=attempts,
-            nanodollars=0 if route.price is None else route.price.nanodollars(outcome.usage),
+            nanodollars=bill.stated,
             seconds=self._clock() - began,
         )
 
@@ -160,6 +179,39 @@ class Asker:
         task.add_done_callback(self._settling.discard)
 
 
+class _Bill:
+    """What one call takes out of budgets, in nanodollars.
+
+    Attributes:
+        stated: Price of the usage that the reply states.
+        presumed: The estimate, for each attempt that went out and brought no usage back because
+            time was up, the caller had gone, or the reply cannot be read or states none: upstreams
+            bill such work. Error answers and failed connections are free.
+    """
+
+    def __init__(self, estimate: int) -> None:
+        self._estimate = estimate
+        self.stated = 0
+        self.presumed = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Presume the estimate if the attempt inside is cut short."""
+        try:
+            yield
+        except (asyncio.CancelledError, EnvelopeError):
+            self.presume()
+            raise
+        except CallFailedError as error:
+            if error.kind == TOO_LARGE:
+                self.presume()
+            raise
+
+    def presume(self) -> None:
+        """Count the estimate once."""
+        self.presumed += self._estimate
+
+
 def _failure(route: Route, error: CallFailedError) -> Failed:
     tries = f" after {error.attempts} attempts" if error.attempts > 1 else ""
     return Failed(
@@ -169,3 +221,16 @@ def _failure(route: Route, error: CallFailedError) -> Failed:
         retryable=error.retryable,
         retry_after_s=error.retry_after_s,
     )
+
+
+def _surprise(route: Route, error: Exception) -> Failed:
+    """Return the failure for what nobody foresaw, and log where it came from.
+
+    Its own words stay here: they may quote the prompt or the key.
+    """
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    name = type(error).__name__
+    told = {"route": route.name, "error": name, "at": f"{at.filename}:{at.lineno}"}
+    event(logger, logging.ERROR, "a judge call failed in an unforeseen way", told)
+    details = f"judge route {route.name!r}: the call failed in an unforeseen way ({name})"
+    return Failed(details=details, kind="unforeseen")

@@ -7,6 +7,8 @@ the call's deadline.
 
 When Redis is away, `BudgetConfig.when_store_away` decides: ``local`` counts what this process has
 spent today against the whole limit, ``allow`` lets calls pass uncounted, ``refuse`` lets none pass.
+What a process has spent itself it also holds against the limit while Redis answers: a Redis that
+was restarted or emptied has forgotten the day.
 """
 
 from __future__ import annotations
@@ -48,10 +50,37 @@ class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         budgets: Every budget; none means no limit.
         when_store_away: What happens when the store cannot count.
+
+    Raises:
+        ValueError: Two budgets are of the same key, grader or total, or a total has a name.
     """
 
     budgets: tuple[Budget, ...] = ()
     when_store_away: Literal["local", "allow", "refuse"] = "local"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant: one of two limits would silently not hold."""
+        for per, name in (owners := [(budget.per, budget.name) for budget in self.budgets]):
+            if per == "total" and name != "*":
+                raise ValueError(f"a total budget has no name, but one is named {name!r}")
+            if owners.count((per, name)) > 1:
+                raise ValueError(f"two budgets per {per} are named {name!r}")
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How one budget stands today.
+
+    Attributes:
+        per: Whose it is.
+        name: Which key's or grader's; empty for everybody's and for ad hoc graders.
+        limit: Dollars that may be spent.
+        spent: Dollars spent; None when the store cannot say.
+    """
+
+    per: Scope
+    name: str
+    limit: float
+    spent: float | None
 
 
 class Budgets:
@@ -78,11 +107,17 @@ class Budgets:
         self._stats = stats
         self._wall = wall
         self._local = store if isinstance(store, MemoryStore) else MemoryStore()
+        # Limits of the budgets of a name, and of all others that were asked for.
+        self._limits: dict[tuple[Scope, str], float] = {
+            (budget.per, "" if budget.per == "total" else budget.name): budget.dollars_per_day
+            for budget in config.budgets
+            if budget.name != "*" or budget.per == "total"
+        }
 
     async def reserve(
         self, context: JudgeContext, nanodollars: int, *, hold_s: float
     ) -> Reservation | Failed | None:
-        """Return the reservation, None when no budget applies, or why the call may not be made.
+        """Return the reservation, None when nothing is counted, or why the call may not be made.
 
         Args:
             context: Who pays.
@@ -98,7 +133,7 @@ class Budgets:
         reserved = await self._store.reserve(reservation)
         if reserved.state == "away":
             if self._config.when_store_away == "allow":
-                return reservation
+                return None
             if self._config.when_store_away == "refuse":
                 self._stats.refused["budget_store_away"] += 1
                 return Failed(
@@ -109,10 +144,10 @@ class Budgets:
                     personal=True,
                 )
             reserved = await self._local.reserve(reservation)
-        elif self._local is not self._store:
-            # Never refused: what Redis granted is only noted here, for when it goes away.
-            noted = tuple((name, 2**62) for name, _ in counters)
-            await self._local.reserve(msgspec.structs.replace(reservation, counters=noted))
+        elif self._local is not self._store and reserved.state == "granted":
+            reserved = await self._local.reserve(reservation)
+            if reserved.state == "spent":  # Redis has forgotten
+                await self._store.settle(reservation, spent=0)
         if reserved.state == "spent":
             self._stats.refused["budget"] += 1
             return self._spent(reserved.counter)
@@ -133,10 +168,22 @@ class Budgets:
             for name, nano in zip(names, spent, strict=True)
         }
 
+    async def today(self) -> list[Standing]:
+        """Return how every budget of a name stands, and every other that was asked for."""
+        limits = dict(self._limits)
+        spent = await self._store.spent([self._counter(*budget) for budget in limits])
+        return [
+            Standing(per=per, name=name, limit=limit, spent=None if nano is None else nano / NANO)
+            for ((per, name), limit), nano in zip(limits.items(), spent, strict=True)
+        ]
+
+    def _counter(self, per: Scope, name: str) -> str:
+        """Return the store's name for today's counter of a budget."""
+        return f"{datetime.fromtimestamp(self._wall(), UTC).date().isoformat()}:{per}:{name}"
+
     def _counters(self, context: JudgeContext) -> tuple[tuple[str, int], ...]:
         if not self._config.budgets:
             return ()
-        day = datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
         candidates: dict[Scope, tuple[str, ...]] = {
             "key": (context.api_key,),
             "grader": (context.grader, context.grader.partition("@")[0]),
@@ -148,9 +195,9 @@ class Budgets:
             own = next((name for name in names if name in budgets), None)
             limit = budgets.get(own) if own is not None else budgets.get("*")
             if limit is not None:
-                counters.append(
-                    (f"{day}:{per}:{names[0] if own is None else own}", round(limit * NANO))
-                )
+                name = names[0] if own is None else own
+                self._limits[per, name] = limit
+                counters.append((self._counter(per, name), round(limit * NANO)))
         return tuple(counters)
 
     def _spent(self, counter: str) -> Failed:

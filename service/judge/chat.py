@@ -6,15 +6,17 @@ order; the cache key does not depend on order (`service.judge.key`).
 
 from __future__ import annotations
 
+from math import hypot, inf
 from typing import Any, Final
 
 import msgspec
 
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, JudgeCall
+from service.judge.key import digest_of
 from service.judge.outcome import Answer, JsonObject, Vectors
 from service.judge.routes import Route
-from service.judge.schema import only_json, text_conforms
+from service.judge.schema import only_json, settles
 
 INSTRUCTION: Final = (
     "Answer with one JSON object and nothing else: no prose, no code fence. "
@@ -22,8 +24,29 @@ INSTRUCTION: Final = (
 )
 
 
+_MOST_TOKENS: Final = 10**8
+
+
 class EnvelopeError(ValueError):
     """A 2xx answer whose body is not what the API promises."""
+
+
+def stated_usage(
+    prompt: int | None, completion: int | None, total: int | None, cached: int | None
+) -> TokenUsage:
+    """Return the usage that an upstream states; none at all where an amount cannot be true.
+
+    A negative amount would pay money back, and a huge one would spend everybody's budget.
+    """
+    prompt, completion, cached = prompt or 0, completion or 0, cached or 0
+    usage = TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total or prompt + completion,
+        cached_tokens=cached,
+    )
+    amounts = (prompt, completion, cached, usage.total_tokens)
+    return usage if all(0 <= amount <= _MOST_TOKENS for amount in amounts) else TokenUsage()
 
 
 class _PromptDetails(msgspec.Struct):
@@ -37,14 +60,9 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
     def tokens(self) -> TokenUsage:
-        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
         details = self.prompt_tokens_details
-        return TokenUsage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=self.total_tokens or prompt + completion,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-        )
+        cached = details.cached_tokens if details else None
+        return stated_usage(self.prompt_tokens, self.completion_tokens, self.total_tokens, cached)
 
 
 class _Message(msgspec.Struct):
@@ -139,7 +157,7 @@ def chat_answer(raw: bytes, call: JudgeCall, route: Route, model: str) -> Answer
         model: What to report when the upstream does not say which model answered.
 
     Raises:
-        EnvelopeError: The body is not a chat completion.
+        EnvelopeError: The body is not a chat completion, or one that broke off with an error.
     """
     try:
         completion = _COMPLETION.decode(raw)
@@ -148,6 +166,8 @@ def chat_answer(raw: bytes, call: JudgeCall, route: Route, model: str) -> Answer
     if not completion.choices:
         raise EnvelopeError("the chat completion has no choices")
     choice = completion.choices[0]
+    if choice.finish_reason == "error":  # as routers of other upstreams say
+        raise EnvelopeError("the chat completion ended in an error")
     return read(
         _text(choice.message.content),
         call,
@@ -170,20 +190,16 @@ def read(  # noqa: PLR0913 - the parts of a reply
     usage: TokenUsage,
 ) -> Answer:
     """Return the answer, its JSON freed from prose where the route has no structured output."""
-    fits = False
-    if content is not None and route.structured_output == "json_schema":
-        fits = text_conforms(content, call.schema)
-    elif content is not None:
-        found = only_json(content, call.schema, prompt=_shown(call))
-        fits = found is not None
-        content = content if found is None else found
+    if content is not None and route.structured_output != "json_schema":
+        content = only_json(content, call.schema, prompt=_shown(call)) or content
     return Answer(
         content=content,
         refusal=refusal,
         finish_reason=finish_reason,
         model=model,
         usage=usage,
-        conforms=fits,
+        settles=content is not None and settles(content, call.schema),
+        digest=digest_of(content, refusal, finish_reason),
     )
 
 
@@ -196,7 +212,8 @@ def vectors(raw: bytes, call: EmbeddingCall, model: str) -> Vectors:
     """Return one vector a text, in the order of the call.
 
     Raises:
-        EnvelopeError: The body is not an embeddings list of that length.
+        EnvelopeError: The body is not an embeddings list of that length, or a vector has no
+            direction: kept, it would fail every grade for as long as the cache holds it.
     """
     try:
         found = _EMBEDDINGS.decode(raw)
@@ -205,10 +222,14 @@ def vectors(raw: bytes, call: EmbeddingCall, model: str) -> Vectors:
     ordered = sorted(found.data, key=lambda one: one.index)
     if [one.index for one in ordered] != list(range(len(call.texts))):
         raise EnvelopeError("the list of embeddings does not match the texts")
+    if not all(0 < hypot(*one.embedding) < inf for one in ordered):
+        raise EnvelopeError("an embedding has no direction")
+    all_vectors = tuple(tuple(one.embedding) for one in ordered)
     return Vectors(
-        vectors=tuple(tuple(one.embedding) for one in ordered),
+        vectors=all_vectors,
         model=found.model or model,
         usage=found.usage.tokens() if found.usage else TokenUsage(),
+        digest=digest_of(all_vectors),
     )
 
 

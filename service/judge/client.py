@@ -11,20 +11,22 @@ part of a key in its own message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from service.judge.routes import Target
+from service.backoff import retry_after_s
+from service.judge.routes import Target, usable_key
 
 if TYPE_CHECKING:
     from openai import APIStatusError, APITimeoutError, AsyncOpenAI
 
+TOO_LARGE: Final = "reply_too_large"
 _LONGEST_CONNECT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 20.0
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
@@ -178,7 +180,9 @@ class Upstreams:
 
     def _status(self, error: APIStatusError) -> CallFailedError:
         status = error.status_code
-        named = [text for text in (error.code, error.type) if text and _NAME.fullmatch(text)]
+        # Declared as texts, and whatever the upstream sent.
+        stated: tuple[object, ...] = (error.code, error.type)
+        named = [text for text in stated if isinstance(text, str) and _NAME.fullmatch(text)]
         details = f"HTTP {status}" + (f" ({', '.join(dict.fromkeys(named))})" if named else "")
         if error.code == "insufficient_quota":
             return CallFailedError("insufficient_quota", details, again=False, retryable=False)
@@ -193,21 +197,11 @@ class Upstreams:
         )
 
     def _retry_after(self, headers: Any) -> float | None:  # noqa: ANN401 - httpx2.Headers
-        text = headers.get("retry-after-ms")
-        factor = 0.001
-        if text is None:
-            text = headers.get("retry-after")
-            factor = 1.0
-        if text is None:
-            return None
-        try:
-            return max(0.0, float(text) * factor)
-        except ValueError:
-            pass
-        try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - self._wall())
-        except ValueError:
-            return None
+        now_s = self._wall()
+        milliseconds = retry_after_s(headers.get("retry-after-ms"), now_s=now_s)
+        if milliseconds is not None:
+            return milliseconds / 1_000
+        return retry_after_s(headers.get("retry-after"), now_s=now_s)
 
 
 class _Library(NamedTuple):
@@ -237,18 +231,25 @@ _UNWELL: Final[dict[str, Any]] = {"again": True, "unwell": True}
 
 
 class _KeyFile:
-    """A key that is read again when its file changes."""
+    """A key that is read again when its file changes.
+
+    A file that is being replaced (away, empty, half of it) leaves the last key in use.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._changed_ns = -1
-        self._key = ""
+        self._key: str | None = None
 
     async def __call__(self) -> str:
-        changed_ns = self._path.stat().st_mtime_ns
-        if changed_ns != self._changed_ns:
-            self._key = self._path.read_text(encoding="utf-8").strip()
-            self._changed_ns = changed_ns
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns != self._changed_ns:
+                key = usable_key(self._path.read_text(encoding="utf-8"))
+                if key is not None:
+                    self._key, self._changed_ns = key, changed_ns
+        if self._key is None:
+            raise CallFailedError("key_file", "the file of the route's key has none", again=True)
         return self._key
 
 
@@ -265,7 +266,7 @@ def _bounded(max_bytes: int) -> Callable[[Any], Awaitable[None]]:
             size += len(part)
             if size > max_bytes:
                 details = f"the reply is larger than {max_bytes} bytes"
-                raise CallFailedError("reply_too_large", details, again=False, retryable=False)
+                raise CallFailedError(TOO_LARGE, details, again=False, retryable=False)
             parts.append(part)
         # What `aread` does, which has no bound.
         response._content = b"".join(parts)  # noqa: SLF001 - see above

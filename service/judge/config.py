@@ -19,13 +19,15 @@ class JudgeConfig(msgspec.Struct, frozen=True, kw_only=True):
         mode: ``live``; ``record``: live, and every answer goes to the recording; ``replay``:
             answers from the cache or the recording only, nothing goes upstream.
         recording: Path of the recording; needed by ``record``.
-        deadline_s: Seconds a call may take altogether, queue and retries included.
+        deadline_s: Seconds the calls of one grade, which start together, may take altogether,
+            queue and retries included.
         cache_ttl_s: Seconds an answer is kept in the store.
         near_ttl_s: Seconds an answer is kept in this process.
         near_entries: Most answers kept in this process.
         near_bytes: Most bytes of them.
         lease_s: Seconds after which a silent leader counts as dead; at least 0.3.
-        share: Number of processes that share each route's concurrency and minute limits.
+        share: Number of processes among which each route's concurrency and minute limits are
+            divided.
         retry: Retries and circuit breakers.
         budget: Dollars a day.
     """

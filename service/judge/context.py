@@ -30,8 +30,6 @@ class JudgeContext(msgspec.Struct, frozen=True, kw_only=True):
             and share nothing with anybody.
         sample_index: 0, or the number of a deliberately independent draw of the whole request.
         model: Judge model instead of the definition's, for ensembles; None keeps it.
-        ends_at: When all judge calls of this request must have ended, in monotonic seconds; None
-            gives each call the configured deadline, which is also the most.
     """
 
     api_key: str = ""
@@ -39,7 +37,6 @@ class JudgeContext(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheControl = "read-write"
     sample_index: int = 0
     model: str | None = None
-    ends_at: float | None = None
 
 
 DEFAULT_CONTEXT: Final = JudgeContext()

@@ -17,6 +17,7 @@ from service.judge.routes import Route
 
 FORMAT: Final = 1
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_REPLY_DIGITS: Final = 16
 
 
 def digest(route: Route, body: JsonObject, draw: tuple[int, int]) -> str:
@@ -30,3 +31,12 @@ def digest(route: Route, body: JsonObject, draw: tuple[int, int]) -> str:
     return sha256(
         _ENCODER.encode((FORMAT, route.base_url, route.api, route.structured_output, draw, body))
     ).hexdigest()
+
+
+def digest_of(*said: object) -> str:
+    """Return 16 hex digits of the sha256 of what a reply says.
+
+    A signature names the question by its digest, but the same question asked anew may be answered
+    differently.
+    """
+    return sha256(_ENCODER.encode(said)).hexdigest()[:_REPLY_DIGITS]

@@ -1,8 +1,8 @@
 """The way to one upstream: slots, tokens per minute, circuit breaker, and retries with jitter.
 
 A slot is held during one attempt, not during the pause before the next. ``Retry-After`` is a lower
-bound of that pause; when it leads past the call's deadline the call fails at once and hands the
-number on.
+bound of that pause, never its end: pauses grow as without it. When it leads past the call's
+deadline the call fails at once and hands the number on.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class Lane:
         share: Number of processes that share the route's limits.
         clock: Monotonic seconds.
         random: Source of jitter.
+
+    Raises:
+        ValueError: A limit is too small to give each process a part.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators are parameters
@@ -71,12 +74,19 @@ class Lane:
         random: Random | None = None,
     ) -> None:
         """Start with free slots and full buckets."""
+        for limit in ("concurrency", "requests_per_minute"):
+            most: int | None = getattr(route, limit)
+            if most is not None and most < share:
+                raise ValueError(
+                    f"route {route.name!r}: {limit} {most} cannot be divided among {share} "
+                    "processes (workers times replicas)"
+                )
         self._route = route
         self._policy = policy
         self._stats = stats
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - jitter
-        self._slots = Slots(max(1, route.concurrency // share), route.queue, clock=clock)
+        self._slots = Slots(route.concurrency // share, route.queue, clock=clock)
         self._breaker = Breaker(
             failures=policy.breaker_failures,
             span_s=policy.breaker_span_s,
@@ -133,12 +143,15 @@ class Lane:
     async def _attempt(
         self, send: Callable[[], Awaitable[ResultT]], tokens: int, ends_at: float
     ) -> ResultT:
+        came = self._clock()
         if self._breaker.down and self._breaker.state == "open":
             raise self._left_alone(self._breaker.wait_s())
         await self._enter(ends_at)
         try:
             await self._flow(tokens, ends_at)
             await self._pass_breaker(ends_at)
+            waited = self._stats.waits.setdefault(self._route.name, Latency())
+            waited.observe(self._clock() - came)
             return await self._send(send, ends_at)
         finally:
             self._slots.release()
@@ -228,8 +241,9 @@ class Lane:
         )
         if retry_after_s is None:
             return self._random.uniform(0, top)
-        # Those who were told the same second must not all come back in it.
-        return retry_after_s + self._random.uniform(0, min(top, 0.25 * retry_after_s))
+        # Those who were told the same second must not all come back in it; who was told none, or
+        # the same again and again, waits as long as who was told nothing.
+        return max(retry_after_s, top / 2) + self._random.uniform(0, top / 2)
 
     def _left_alone(self, wait_s: float) -> CallFailedError:
         details = "the upstream kept failing and is left alone for now"

@@ -67,9 +67,9 @@ class Slots:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.release()
-            else:
+            elif turn in self._waiting:  # else `_wake` has passed over it already
                 self._waiting.remove(turn)
             raise
 

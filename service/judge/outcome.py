@@ -5,7 +5,7 @@ Outcomes travel between replicas and through the cache, so they are plain data w
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ from graders.errors import (
 )
 from graders.grade import TokenUsage
 
+_UNFINISHED: Final = frozenset({"length", "content_filter"})
 FailureCode = Literal["unavailable", "budget_exceeded", "overloaded", "missing_recording"]
 
 
@@ -35,7 +36,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="a", omit_defaults=T
         finish_reason: As Chat Completions spells it.
         model: The model that really answered.
         usage: Tokens spent.
-        conforms: Whether ``content`` satisfies the response schema; only then it may be cached.
+        settles: Whether ``content`` holds a verdict of the kind that was asked for.
+        digest: Digest of what a reward can depend on, for signatures.
     """
 
     content: str | None
@@ -43,20 +45,22 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="a", omit_defaults=T
     finish_reason: str = "stop"
     model: str
     usage: TokenUsage = TokenUsage()
-    conforms: bool = False
+    settles: bool = False
+    digest: str = ""
 
     @property
     def cacheable(self) -> bool:
-        """True for a complete, well-formed answer; refusals and errors are asked again."""
-        return self.conforms and self.refusal is None and self.finish_reason == "stop"
+        """True for what a score is read from; refusals and cut-off answers are asked again."""
+        return self.settles and self.refusal is None and self.finish_reason not in _UNFINISHED
 
 
 class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="v"):
-    """One vector a text."""
+    """One vector a text, and their digest for signatures."""
 
     vectors: tuple[tuple[float, ...], ...]
     model: str
     usage: TokenUsage = TokenUsage()
+    digest: str = ""
 
     @property
     def cacheable(self) -> bool:

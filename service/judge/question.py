@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from graders.errors import JudgeUnavailableError
+from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, UpstreamError
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, JudgeCall
 from service.judge.chat import chat_answer, chat_body, dropped, embeddings_body, vectors
@@ -58,16 +58,9 @@ def judge_question(call: JudgeCall, target: Target, context: JudgeContext) -> Qu
     asks_responses = route.api == "responses"
     body = (responses_body if asks_responses else chat_body)(call, route, target.model)
     answer = responses_answer if asks_responses else chat_answer
-    try:
-        key = digest(route, body, (context.sample_index, call.sample_index))
-    except (UnicodeError, TypeError, ValueError) as error:
-        raise JudgeUnavailableError(
-            "the question holds text or numbers that JSON cannot carry",
-            retryable=False,
-            kind="unsendable",
-        ) from error
+    draw = context.sample_index, call.sample_index
     return Question(
-        key=key,
+        key=_key(route, body, draw, JudgeUnavailableError),
         target=target,
         path="/responses" if asks_responses else "/chat/completions",
         body=body,
@@ -78,17 +71,34 @@ def judge_question(call: JudgeCall, target: Target, context: JudgeContext) -> Qu
 
 
 def embedding_question(call: EmbeddingCall, target: Target) -> Question:
-    """Return ``call`` as ``target`` wants it."""
+    """Return ``call`` as ``target`` wants it.
+
+    Raises:
+        EmbedderUnavailableError: It holds text that JSON cannot carry.
+    """
     body = embeddings_body(call, target.model)
     tokens = sum(map(text_tokens, call.texts)) if _counts(target.route) else 0
     return Question(
-        key=digest(target.route, body, (0, 0)),
+        key=_key(target.route, body, (0, 0), EmbedderUnavailableError),
         target=target,
         path="/embeddings",
         body=body,
         read=lambda raw: vectors(raw, call, target.model),
         expected=TokenUsage(prompt_tokens=tokens, total_tokens=tokens),
     )
+
+
+def _key(
+    route: Route, body: JsonObject, draw: tuple[int, int], unavailable: type[UpstreamError]
+) -> str:
+    try:
+        return digest(route, body, draw)
+    except (UnicodeError, TypeError, ValueError) as error:
+        raise unavailable(
+            "the question holds text or numbers that JSON cannot carry",
+            retryable=False,
+            kind="unsendable",
+        ) from error
 
 
 def _counts(route: Route) -> bool:

@@ -2,13 +2,17 @@
 
 One JSON object a line: first ``{"format": 1}``, then ``{"key": …, "outcome": …}`` for every
 question, refusals and cut-off answers included, because they decide flags. Failures of the
-upstream are not recorded: nobody gave a reward then. The last line of a key counts.
+upstream are not recorded: nobody gave a reward then.
+
+A question has one outcome: whoever records answers from the recording first, or else a question
+that is refused once and answered later would be replayed as answered twice. A last line without its
+end is what a killed writer leaves; it is passed over, and overwritten by who continues.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, TextIO
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 
@@ -48,19 +52,21 @@ class Recording:
         """Read what is there."""
         self._path = Path(path)
         self._outcomes: dict[str, Answer | Vectors] = {}
-        self._file: TextIO | None = None
-        there = self._path.exists()
-        if there or mode == "replay":
-            self._load()
+        self._file: BinaryIO | None = None
+        data = self._data() if mode == "replay" or self._path.exists() else b""
+        whole = self._load(data)
         if mode == "record":
             try:
-                self._file = self._path.open("a", encoding="utf-8")
+                self._file = self._path.open("ab")
             except OSError as error:
                 raise RecordingError(
                     f"the recording cannot be written: {error.strerror}"
                 ) from error
-            if not there or self._path.stat().st_size == 0:
+            self._file.truncate(whole)
+            if not whole:
                 self._append(_Header(FORMAT))
+            elif not data[:whole].endswith(b"\n"):
+                self._file.write(b"\n")
 
     def __len__(self) -> int:
         """Return the number of questions."""
@@ -70,12 +76,17 @@ class Recording:
         """Return the recorded outcome of a question."""
         return self._outcomes.get(key)
 
-    def record(self, key: str, outcome: Outcome) -> None:
-        """Append an outcome that is new or different; failures are left out."""
-        if isinstance(outcome, Failed) or self._outcomes.get(key) == outcome:
-            return
+    def record(self, key: str, outcome: Outcome) -> Outcome:
+        """Return the outcome that counts: what is recorded already, else ``outcome``.
+
+        The latter is appended, unless it is a failure.
+        """
+        recorded = self._outcomes.get(key)
+        if recorded is not None or isinstance(outcome, Failed):
+            return recorded or outcome
         self._outcomes[key] = outcome
         self._append(_Line(key, outcome))
+        return outcome
 
     def close(self) -> None:
         """Close the file."""
@@ -85,22 +96,30 @@ class Recording:
 
     def _append(self, line: msgspec.Struct) -> None:
         if self._file is not None:
-            self._file.write(msgspec.json.encode(line).decode() + "\n")
+            self._file.write(msgspec.json.encode(line) + b"\n")
             self._file.flush()
 
-    def _load(self) -> None:
+    def _data(self) -> bytes:
         try:
-            lines = self._path.read_bytes().splitlines()
+            return self._path.read_bytes()
         except OSError as error:
             raise RecordingError(f"the recording cannot be read: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
+
+    def _load(self, data: bytes) -> int:
+        """Take in every whole line; return how many bytes they are."""
+        whole = 0
+        for number, line in enumerate(data.splitlines(keepends=True), start=1):
             try:
                 if number == 1:
                     found = _HEADER.decode(line).format
                     if found != FORMAT:
                         raise RecordingError(f"the recording has format {found}, this is {FORMAT}")
-                    continue
-                entry = _LINE.decode(line)
+                else:
+                    entry = _LINE.decode(line)
+                    self._outcomes.setdefault(entry.key, entry.outcome)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                if not line.endswith((b"\n", b"\r")):
+                    break  # the last one, without its end
                 raise RecordingError(f"line {number} of the recording cannot be read") from error
-            self._outcomes[entry.key] = entry.outcome
+            whole += len(line)
+        return whole

@@ -8,7 +8,7 @@ import msgspec
 
 from graders.grade import TokenUsage
 from graders.ports import JudgeCall
-from service.judge.chat import EnvelopeError, dropped, instructed, read, sampling
+from service.judge.chat import EnvelopeError, dropped, instructed, read, sampling, stated_usage
 from service.judge.outcome import Answer, JsonObject
 from service.judge.routes import Route
 
@@ -26,14 +26,9 @@ class _Usage(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
 
     def tokens(self) -> TokenUsage:
-        prompt, completion = self.input_tokens or 0, self.output_tokens or 0
         details = self.input_tokens_details
-        return TokenUsage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=self.total_tokens or prompt + completion,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-        )
+        cached = details.cached_tokens if details else None
+        return stated_usage(self.input_tokens, self.output_tokens, self.total_tokens, cached)
 
 
 class _Part(msgspec.Struct):

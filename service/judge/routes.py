@@ -27,11 +27,12 @@ import msgspec
 from graders.grade import TokenUsage
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+_UNUSABLE: Final = "holds no key: it is empty, or holds what no header can carry"
 _HTTP: Final = ("http://", "https://")
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Dollars = Annotated[float, msgspec.Meta(ge=0)]
+Dollars = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class RoutesError(ValueError):
@@ -169,6 +170,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         return f"Routes({', '.join(route.name for route in self.routes)})"
 
 
+def usable_key(text: str) -> str | None:
+    """Return the key in ``text``, without space around it; None when no header can carry it."""
+    key = text.strip()
+    return key if key and key.isascii() and key.isprintable() else None
+
+
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: tuple[Route, ...]
     successors: dict[str, str] = {}
@@ -198,9 +205,12 @@ def load_routes(path: str | Path | None, environ: Mapping[str, str]) -> Routes:
 
 def _default(environ: Mapping[str, str]) -> Routes:
     base_url = environ.get("OPENAI_BASE_URL", "")
-    key = environ.get("OPENAI_API_KEY", "")
-    if not base_url and not key:
+    text = environ.get("OPENAI_API_KEY", "").strip()
+    if not base_url and not text:
         return Routes(routes=())
+    key = usable_key(text)
+    if text and key is None:
+        raise RoutesError(f"OPENAI_API_KEY {_UNUSABLE}")
     if base_url and not base_url.startswith(_HTTP):
         raise RoutesError("OPENAI_BASE_URL starts with http:// or https://")
     route = Route(name="default", base_url=base_url or OPENAI_URL, api_key_env="OPENAI_API_KEY")
@@ -217,13 +227,31 @@ def _checked(file: _File, environ: Mapping[str, str]) -> Routes:
             raise RoutesError(f"route {route.name!r}: base_url starts with http:// or https://")
         if route.api_key_env is not None and route.api_key_file is not None:
             raise RoutesError(f"route {route.name!r} has api_key_env and api_key_file; keep one")
-        if route.api_key_file is not None and not Path(route.api_key_file).is_file():
-            raise RoutesError(f"route {route.name!r}: there is no file at its api_key_file")
+        if route.api_key_file is not None:
+            _check_key_file(route.name, Path(route.api_key_file))
         if route.api_key_env is not None:
-            if not environ.get(route.api_key_env):
+            text = environ.get(route.api_key_env, "").strip()
+            if not text:
                 raise RoutesError(f"route {route.name!r}: {route.api_key_env} is not set")
-            keys[route.name] = environ[route.api_key_env]
+            key = usable_key(text)
+            if key is None:
+                raise RoutesError(f"route {route.name!r}: {route.api_key_env} {_UNUSABLE}")
+            keys[route.name] = key
     chained = sorted(set(file.successors) & set(file.successors.values()))
     if chained:
         raise RoutesError(f"successors of successors are not followed: {', '.join(chained)}")
     return Routes(routes=file.routes, successors=file.successors, api_keys=keys)
+
+
+def _check_key_file(name: str, path: Path) -> None:
+    if not path.is_file():
+        raise RoutesError(f"route {name!r}: there is no file at its api_key_file")
+    try:
+        key = usable_key(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"its api_key_file cannot be read: {error.strerror}"
+        raise RoutesError(f"route {name!r}: {problem}") from error
+    except UnicodeDecodeError:
+        key = None
+    if key is None:
+        raise RoutesError(f"route {name!r}: its api_key_file {_UNUSABLE}")

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
+_PAIRS = JSONDecoder(object_pairs_hook=list)
 _THINK_END = "</think>"
 _CLOSED = re.compile(r"\s*(?:```)?\s*")
 _SCALARS = {"string": str, "boolean": bool, "null": type(None)}
@@ -49,6 +50,26 @@ def text_conforms(text: str, schema: dict[str, Any]) -> bool:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return False
     return conforms(value, schema)
+
+
+def settles(text: str, schema: dict[str, Any]) -> bool:
+    """Return whether ``text`` is one JSON object with a ``result`` as ``schema`` asks for it.
+
+    That is all a score is read from (`graders.judging.result_of`), so what is scored is also kept;
+    but not an object with two of them, of which the last one is read.
+
+    Args:
+        text: The whole reply.
+        schema: Schema of the reply, with ``result`` among its properties.
+    """
+    try:
+        value = msgspec.json.decode(text)
+        names = [name for name, _ in _PAIRS.decode(text)] if isinstance(value, dict) else []
+    except (ValueError, RecursionError):  # what msgspec and json raise are kinds of ValueError
+        return False
+    return names.count("result") == 1 and conforms(
+        value["result"], schema.get("properties", {}).get("result", {})
+    )
 
 
 def only_json(text: str, schema: dict[str, Any], *, prompt: Sequence[str] = ()) -> str | None:

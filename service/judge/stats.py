@@ -13,6 +13,11 @@ SECONDS_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0
 """Upper bounds of the latency histogram; one more bucket counts what is slower."""
 
 
+_MAX_MODELS: Final = 100  # upstreams may answer with any name, and callers may ask for any
+OTHER_MODEL: Final = "(other)"
+"""What further judge models are counted as."""
+
+
 class Latency(msgspec.Struct):
     """A histogram of seconds.
 
@@ -42,8 +47,10 @@ class JudgeStats(msgspec.Struct):
         attempts: Upstream requests by ``(route, outcome)``: ``ok`` or the kind of failure.
         retries: Repeated attempts by route.
         latency: Seconds of successful attempts by route.
+        waits: Seconds attempts waited for slot, rate limit and circuit before they began, by route.
         tokens: Tokens paid for by ``(model, kind)``; kinds ``prompt``, ``completion``, ``cached``.
-        nanodollars: Money spent by ``(api_key, grader, model)``.
+            After the first hundred, models are counted as `OTHER_MODEL`.
+        nanodollars: Money spent by ``(api_key, grader, model)``, models as above.
         unpriced: Upstream calls that cost nothing because their route has no price, by route.
         cache: Questions by result: ``hit_process``, ``hit_store``, ``miss``, ``refresh``, ``off``,
             ``garbage`` (a stored value nobody can read; also counted as miss), ``stored``.
@@ -56,15 +63,30 @@ class JudgeStats(msgspec.Struct):
     attempts: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     retries: Counter[str] = msgspec.field(default_factory=Counter)
     latency: dict[str, Latency] = {}
+    waits: dict[str, Latency] = {}
     tokens: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     nanodollars: Counter[tuple[str, str, str]] = msgspec.field(default_factory=Counter)
     unpriced: Counter[str] = msgspec.field(default_factory=Counter)
     cache: Counter[str] = msgspec.field(default_factory=Counter)
     flights: Counter[str] = msgspec.field(default_factory=Counter)
     refused: Counter[str] = msgspec.field(default_factory=Counter)
+    models: set[str] = set()
 
-    def paid(self, model: str, usage: TokenUsage) -> None:
-        """Count tokens of one upstream answer."""
+    def paid(self, account: tuple[str, str], model: str, usage: TokenUsage, nano: int) -> None:
+        """Count one upstream answer.
+
+        Args:
+            account: ``(api_key, grader)`` that pays.
+            model: The model that answered.
+            usage: Tokens it took.
+            nano: Nanodollars it cost.
+        """
+        if model not in self.models:
+            if len(self.models) < _MAX_MODELS:
+                self.models.add(model)
+            else:
+                model = OTHER_MODEL
+        self.nanodollars[(*account, model)] += nano
         self.tokens[model, "prompt"] += usage.prompt_tokens
         self.tokens[model, "completion"] += usage.completion_tokens
         self.tokens[model, "cached"] += usage.cached_tokens

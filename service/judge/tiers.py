@@ -1,13 +1,16 @@
 """Where an outcome may come from, nearest first, on the terms of the request.
 
 This process's memory; the flight that is asking already; the store; another replica that is
-asking; the upstream. In replay: the recording, then the cache, then nothing.
+asking; the upstream. Recording: the recording before all that. In replay: the recording, then the
+cache, then nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+
+import msgspec
 
 from service.judge.cache import Cache
 from service.judge.config import JudgeConfig
@@ -79,6 +82,10 @@ class Tiers:
 
     async def find(self, key: str, context: JudgeContext, ask: Ask) -> Landed:
         """Return the outcome of the question ``key``; ``ask`` is the last resort."""
+        recorded = self._recording.find(key) if self._recording else None
+        if recorded is not None:
+            self._count["hit_store"] += 1
+            return Landed(outcome=recorded, part="hit_store")
         if self._replays:
             landed = await self._replay(key)
         elif context.cache == "read-write":
@@ -91,7 +98,8 @@ class Tiers:
                 else await self._flights.run(key, _payer(context), ask, mode="refresh")
             )
         if self._recording is not None:
-            self._recording.record(key, landed.outcome)
+            outcome = self._recording.record(key, landed.outcome)
+            landed = msgspec.structs.replace(landed, outcome=outcome)
         return landed
 
     async def close(self) -> None:
@@ -110,10 +118,7 @@ class Tiers:
         return landed
 
     async def _replay(self, key: str) -> Landed:
-        # The recording comes first: a cache that somebody refreshed must not change a replay.
-        outcome: Outcome | None = self._recording.find(key) if self._recording else None
-        if outcome is None:
-            outcome = self._cache.near(key) or await self._cache.look(key)
+        outcome: Outcome | None = self._cache.near(key) or await self._cache.look(key)
         self._count["miss" if outcome is None else "hit_store"] += 1
         if outcome is None:
             outcome = Failed(

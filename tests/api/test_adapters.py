@@ -23,6 +23,10 @@ from service.adapters import (
     sandbox_config,
 )
 from service.app import create_app
+from service.counting import Counts
+from service.jobs import Jobs
+from service.judge import JudgeContext
+from service.judge.budget import Standing
 from service.judge.stats import Latency, RouteState
 from service.metrics import Metrics
 from service.observing import Observer
@@ -31,7 +35,9 @@ from service.sandbox.build_image import known_tags
 from service.sandbox.config import IsolationReport, SandboxStats
 from service.sandbox.problems import IsolationTooWeakError
 from service.settings import Settings
+from service.stores import MemoryStore, Reservation
 from tests.api.world import calling, metric, serving, settings
+from tests.stores.server import RedisServer, certificate
 
 RUN = SandboxRun(source="def grade(sample, item): return 1", image_tag="2025-05-08", payload=b"{}")
 REPORT = IsolationReport(
@@ -207,6 +213,42 @@ class TestBuilding:
         with pytest.raises(AdapterError, match=problem):
             build_adapters(msgspec.structs.replace(Settings(), **{variable: str(file)}))
 
+    def test_a_recording_has_one_writer(self, tmp_path: Path, no_routes: None) -> None:
+        settings = Settings(
+            workers=2, judge_mode="record", judge_recording=str(tmp_path / "r.jsonl")
+        )
+        with pytest.raises(AdapterError, match="one process writes a recording"):
+            build_adapters(settings)
+        assert not (tmp_path / "r.jsonl").exists()
+
+    def test_limits_that_cannot_be_divided_stop_the_start(self, tmp_path: Path) -> None:
+        file = tmp_path / "routes.json"
+        file.write_text('{"routes": [{"name": "a", "concurrency": 5}]}')
+        settings = Settings(workers=2, replicas=3, judge_routes_file=str(file))
+        with pytest.raises(AdapterError, match="concurrency 5 cannot be divided among 6"):
+            build_adapters(settings)
+        build_adapters(msgspec.structs.replace(settings, judge_mode="replay"))
+        adapters = build_adapters(msgspec.structs.replace(settings, replicas=2))
+        assert adapters.judge.route_states[0].limit == 1
+
+    @pytest.mark.integration
+    async def test_redis_is_reached_with_its_authority_and_prefix(self, tmp_path: Path) -> None:
+        cert, options = certificate(tmp_path)
+        with RedisServer(*options, tls=True) as server:
+            adapters = build_adapters(
+                Settings(redis_url=server.url, redis_ca_file=str(cert), redis_prefix="ours")
+            )
+            await adapters.store.put("k", b"v", ttl_s=60)
+            assert await adapters.store.get_many(["k"]) == [b"v"]
+            found = server.cli("--tls", "--cacert", str(cert), "keys", "*").split()
+            assert found == ["ours:{k}:v"]
+            await adapters.store.close()
+
+    def test_an_authority_that_is_not_there_stops_the_start(self, tmp_path: Path) -> None:
+        missing = str(tmp_path / "ca.pem")
+        with pytest.raises(AdapterError, match="GRADEKEEPER_REDIS_CA_FILE"):
+            build_adapters(Settings(redis_url="rediss://127.0.0.1:1/0", redis_ca_file=missing))
+
     def test_a_runner_that_cannot_be_meant_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_URL: expected unix:"):
             build_adapters(Settings(sandbox_url="runner:8081"))
@@ -315,6 +357,50 @@ class TestService:
 
 
 class TestObserver:
+    async def test_shows_what_is_left_of_budgets(self, tmp_path: Path, no_routes: None) -> None:
+        budgets = tmp_path / "budgets.json"
+        text = '{"budgets": [{"per": "total", "dollars_per_day": 2}]}'
+        await asyncio.to_thread(budgets.write_text, text)
+        adapters = build_adapters(Settings(sandbox="off", judge_budgets_file=str(budgets)))
+        counts = Counts(Metrics())
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
+        observer = Observer(counts, jobs, adapters)
+        await observer.look_at_budgets()
+        left = 'gradekeeper_judge_budget_left_dollars{name="",per="total"}'
+        assert metric(counts.metrics.exposition()[0].decode(), left) == 2.0
+        budget = adapters.judge._asker._budgets
+        reserved = await budget.reserve(JudgeContext(), 500_000_000, hold_s=9)
+        assert isinstance(reserved, Reservation)
+        await budget.settle(reserved, spent=2_500_000_000)  # more than was thought
+        await observer.look_at_budgets()
+        assert metric(counts.metrics.exposition()[0].decode(), left) == 0.0
+        await adapters.store.close()
+
+    async def test_keeps_what_it_knew_while_redis_is_away(
+        self, monkeypatch: pytest.MonkeyPatch, no_routes: None
+    ) -> None:
+        adapters = build_adapters(Settings(sandbox="off"))
+        counts = Counts(Metrics())
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
+        spent: float | None = 1.5
+
+        async def budgets_today() -> list[Standing]:
+            return [Standing(per="key", name="trainer", limit=2.0, spent=spent)]
+
+        monkeypatch.setattr(adapters.judge, "budgets_today", budgets_today)
+        observer = Observer(counts, jobs, adapters)
+        await observer.look_at_budgets()
+        spent = None
+        await observer.look_at_budgets()
+        left = 'gradekeeper_judge_budget_left_dollars{name="trainer",per="key"}'
+        assert metric(counts.metrics.exposition()[0].decode(), left) == 0.5
+
+    async def test_without_adapters_there_is_nothing_to_see(self) -> None:
+        counts = Counts(Metrics())
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
+        await Observer(counts, jobs, None).look_at_budgets()
+        assert "judge_budget_left_dollars{" not in counts.metrics.exposition()[0].decode()
+
     async def test_copies_what_has_grown_and_never_twice(
         self, monkeypatch: pytest.MonkeyPatch, no_routes: None
     ) -> None:
@@ -332,7 +418,8 @@ class TestObserver:
         monkeypatch.setattr(type(adapters.judge), "route_states", (state,))
         adapters.store.stats.operations["get", "hit"] += 7
         metrics = Metrics()
-        observer = Observer(metrics, adapters)
+        jobs = Jobs(MemoryStore(), shared=False, max_running=1)
+        observer = Observer(Counts(metrics), jobs, adapters)
         observer.look()
         observer.look()
         judge.attempts["main", "ok"] += 1

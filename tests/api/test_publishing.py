@@ -14,6 +14,7 @@ import pytest
 
 from graders.building import Options
 from service.app import create_app
+from service.counting import Counts
 from service.definitions import Definitions
 from service.metrics import Metrics
 from service.problems import ConflictError
@@ -198,7 +199,7 @@ class World:
 
     def replica(self, directory: Path | None = None, **more: Any) -> Publications:
         directories = [] if directory is None else [directory]
-        definitions = Definitions(directories, Options(), Metrics())
+        definitions = Definitions(directories, Options(), Counts(Metrics()))
         documents = self.memory.documents
         if self.redis is not None:
             config = StoreConfig(url=self.redis.url, timeout_s=2.0, probe_s=0.05)

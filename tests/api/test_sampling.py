@@ -88,6 +88,12 @@ async def test_parts_of_a_multi_are_combined_like_the_whole(api: httpx.AsyncClie
     assert found["reward"] == 0.25
 
 
+async def test_a_failed_draw_of_a_multi_shows_no_reward(api: httpx.AsyncClient) -> None:
+    row = {**ROW, "model_sample": "a", "sampling": {"n": 3}}
+    draws = (await post(api, "mixed", row)).json()["ensemble"]["draws"]
+    assert [one["reward"] for one in draws] == [0.625, 0.875, 0.0]  # the formula gives 0.5
+
+
 async def test_batch_samples_every_row(api: httpx.AsyncClient) -> None:
     rows = [ROW, {**ROW, "model_sample": "other"}]
     body = {"rows": rows, "sampling": {"n": 2, "method": "median"}}

@@ -24,7 +24,7 @@ from graders.ports import JudgeCall, JudgeReply, Ports, SandboxResult
 from service.app import create_app
 from service.edge import Edge
 from service.grading import next_block
-from tests.api.world import calling, metric, rows, serving, settings, wait_until
+from tests.api.world import MIXED, calling, metric, rows, serving, settings, wait_until
 from tests.fakes import MODEL, FakeJudge, FakeSandbox, prompt, verdict
 
 RIGHT = {"item": {"answer": "Paris"}, "model_sample": "Paris"}
@@ -204,6 +204,23 @@ class TestFailures:
         assert problem.get("retryable", False) is retryable
         assert "reward" not in problem
         assert mixed.status_code == 200  # the judge was never asked: its question lacks a variable
+
+    async def test_a_failed_part_leaves_no_reward_on_any_native_route(
+        self, api: httpx.AsyncClient
+    ) -> None:
+        """The formula gives 0.5, which only the OpenAI-compatible route answers."""
+        row = {"item": {"answer": "Paris"}, "model_sample": "Paris"}  # the judge's item.question
+        one = (await api.post(path("mixed"), json=row)).json()
+        batch = (await api.post(path("mixed", batch=True), json={"rows": [row]})).json()
+        headers = {"content-type": "application/x-ndjson"}
+        content = json.dumps(row).encode()
+        stream = await api.post(path("mixed", batch=True), content=content, headers=headers)
+        for found in (one, batch["results"][0], json.loads(stream.text.split("\n")[0])):
+            assert (found["reward"], found["ok"]) == (0.0, False)
+            assert found["sub_rewards"] == {"same": 1.0, "judged": 0.0}
+        run = {**row, "grader": MIXED}
+        hosted = await api.post("/v1/fine_tuning/alpha/graders/run", json=run)
+        assert hosted.json()["reward"] == 0.5
 
     async def test_a_failing_part_is_no_reward_for_the_whole(self, definitions: Path) -> None:
         app = app_with_judge(definitions, FakeJudge(lambda _: JudgeUnavailableError("down")))

@@ -55,6 +55,8 @@ def test_a_variable_sets_its_field(
         ("GRADEKEEPER_RELOAD_DEFINITIONS_S", "inf", "GRADEKEEPER_RELOAD_DEFINITIONS_S"),
         ("GRADEKEEPER_MAX_BODY_SIZE", "1", "did you mean GRADEKEEPER_MAX_BODY_BYTES?"),
         ("GRADEKEEPER_PROT", "1", "did you mean GRADEKEEPER_PORT?"),
+        ("GRADEKEEPER_REDIS_PREFIX", "a{b}", "GRADEKEEPER_REDIS_PREFIX: Expected `str` matching"),
+        ("GRADEKEEPER_REDIS_PREFIX", "", "GRADEKEEPER_REDIS_PREFIX: Expected `str` matching"),
         ("GRADEKEEPER_ZZZZZZ", "1", "GRADEKEEPER_ZZZZZZ is no setting of gradekeeper"),
     ],
 )

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import http.client
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -19,6 +22,8 @@ import msgspec
 from service.judge import JudgeConfig, OpenAIJudge, Route, Routes
 from service.judge.client import Upstreams
 from service.stores import MemoryStore, RedisStore, StoreConfig
+from tests.bench import traffic
+from tests.bench.servers import Server
 from tests.bench.upstreams import ANSWER, running
 from tests.fakes_upstream import Upstream, completion
 from tests.judge.calls import call
@@ -27,6 +32,7 @@ from tests.judge.worker import Job
 from tests.stores.server import RedisServer
 
 IN_FLIGHT = 32
+SLOW_CALLS = 1000
 ROUND_S = 2.0
 PROMPT = "Judge the following answer with care. " * 55
 Figures: TypeAlias = dict[str, list[float]]
@@ -160,39 +166,70 @@ async def identical(rounds: int) -> Figures:
 
 
 async def slow(_: int) -> Figures:
-    """Hold 1,000 calls of 5 s in this process, upstream included: peak memory and lag."""
-    lags: list[float] = []
+    """Hold 1,000 calls of 5 s in one service: its peak memory, and how long ``/healthz`` takes."""
     async with Upstream(lambda asked: completion(ANSWER, delay_s=5), keep=False) as upstream:
-        route = Route(name="bench", base_url=upstream.url, concurrency=1000)
-        judge = OpenAIJudge(JudgeConfig(), Routes(routes=(route,)), MemoryStore())
-        await judge.warm()
-
-        async def beat() -> None:
-            while True:
-                began = time.monotonic()
-                await asyncio.sleep(0.005)
-                lags.append(time.monotonic() - began - 0.005)
-
-        beating = asyncio.create_task(beat())
-        began = time.monotonic()
-
-        async def one(number: int) -> None:
-            # Callers do not all come in the same millisecond.
-            await asyncio.sleep(number / 250)
-            await judge.judge(call(f"{PROMPT}{number}"))
-
-        await asyncio.gather(*map(one, range(1000)))
-        seconds = time.monotonic() - began
-        beating.cancel()
-        await judge.close()
-    lag_ms = statistics.quantiles(lags, n=100)[98] * 1000
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        with tempfile.NamedTemporaryFile("wb", suffix=".json") as file:
+            route = {"name": "bench", "base_url": upstream.url, "concurrency": SLOW_CALLS}
+            file.write(msgspec.json.encode({"routes": [route]}))
+            file.flush()
+            with traffic.service(JUDGE_ROUTES_FILE=file.name) as server:
+                await _judged(server, 0)  # the first call imports the client library
+                server.forget_peak()
+                asked = [asyncio.create_task(_slowly(server, n + 1)) for n in range(SLOW_CALLS)]
+                held = asyncio.gather(*asked)
+                waits_ms = await asyncio.to_thread(_health_ms, server, held.done)
+                await held
+                peak_mb = server.peak_rss_mib()
     return {
         "peak_mb": [peak_mb],
-        "lag_ms": [lag_ms],
-        "seconds": [seconds],
+        "p99_ms": [statistics.quantiles(waits_ms, n=100)[98]],
+        "worst_ms": [max(waits_ms)],
         "at_once": [upstream.most_in_flight],
     }
+
+
+async def _slowly(server: Server, number: int) -> None:
+    """Score one row; callers do not all come in the same millisecond."""
+    await asyncio.sleep(number / 250)
+    await _judged(server, number)
+
+
+async def _judged(server: Server, number: int) -> None:
+    """Score row ``number`` on a connection of its own.
+
+    Raises:
+        RuntimeError: It got no score.
+    """
+    row = {"item": {"number": number}, "model_sample": PROMPT}
+    body = msgspec.json.encode(row)
+    head = [
+        "POST /v1/graders/judged/versions/1/score HTTP/1.1",
+        "Host: bench",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in traffic.HEADERS.items()),
+    ]
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+    answer = await reader.read()
+    writer.close()
+    if b'"ok":true' not in answer:
+        raise RuntimeError(answer[:500].decode(errors="replace"))
+
+
+def _health_ms(server: Server, done: Callable[[], bool]) -> list[float]:
+    """Return how long each health check took, one every 10 ms until ``done``."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    waits: list[float] = []
+    with contextlib.closing(connection):
+        while not done():
+            began = time.perf_counter()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            waits.append((time.perf_counter() - began) * 1000)
+            time.sleep(0.01)
+    return waits
 
 
 MEASURES: dict[str, Callable[[int], Awaitable[Figures]]] = {

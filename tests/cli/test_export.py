@@ -25,6 +25,25 @@ def test_versions_are_numbers_labels_or_the_latest(version: str, operation: str,
     assert json.loads(run("export", f"exact{version}").out)["operation"] == operation
 
 
+def test_definitions_come_from_the_directory_given(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "more" / "other").mkdir(parents=True)
+    other = {**EXACT, "name": "other"}
+    write_json(tmp_path / "more" / "other" / "1.json", other)
+    assert run("export", "other").code != 0
+    code, out, _ = run("export", "other", "--definitions", tmp_path / "more")
+    assert (code, json.loads(out)) == (0, other)
+    code, out, err = run("export", "exact", "--definitions", tmp_path / "more")
+    assert (code, out) == (2, "")
+    assert "no grader is named 'exact'" in err
+
+
+def test_a_file_is_in_no_directory_of_definitions(run: Run, tmp_path: Path) -> None:
+    file = write_json(tmp_path / "g.json", EXACT)
+    code, _, err = run("export", file, "--definitions", tmp_path)
+    assert code == 2
+    assert "--definitions is only for NAME[@VERSION]" in err
+
+
 def test_a_file_without_a_name_is_called_after_itself(run: Run, tmp_path: Path) -> None:
     nameless = {key: value for key, value in EXACT.items() if key != "name"}
     file = write_json(tmp_path / "mine.json", nameless)

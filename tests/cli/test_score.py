@@ -24,6 +24,8 @@ from tests.cli.conftest import Run
 from tests.cli.world import (
     COMMAND,
     EXACT,
+    NEAR,
+    PARTS,
     Judge,
     log_of,
     many_rows,
@@ -103,6 +105,18 @@ class TestScores:
     def test_of_a_multi_have_sub_rewards(self, run: Run, data: Path, out: Path) -> None:
         run("score", "parts", "--data", data, "--out", out)
         assert read_lines(out)[0]["sub_rewards"] == {"same": 1.0, "near": 1.0}
+
+    def test_of_a_multi_are_zero_where_a_part_failed(
+        self, run: Run, tmp_path: Path, out: Path
+    ) -> None:
+        graders = {"same": EXACT, "near": {**NEAR, "reference": "{{item.other}}"}}
+        parts = {**PARTS, "graders": graders}
+        file = write_json(tmp_path / "g.json", parts)
+        data = write_rows(tmp_path / "r.jsonl", [row("a", "a")])
+        run("score", file, "--data", data, "--out", out)
+        (line,) = read_lines(out)
+        assert (line["reward"], line["ok"]) == (0.0, False)  # the formula gives 0.5
+        assert line["sub_rewards"] == {"same": 1.0, "near": 0.0}
 
     def test_go_on_past_failing_and_unreadable_rows(
         self, run: Run, tmp_path: Path, out: Path

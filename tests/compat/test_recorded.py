@@ -77,7 +77,8 @@ def test_roll_s_submit_and_poll(live: Live) -> None:
 
 def test_nemo_gym_reply_has_what_its_models_demand(live: Live) -> None:
     """NVIDIA-NeMo/Gym 011c3386d691fd51a0ee388026c59660fcbffdac, ``BaseVerifyResponse``."""
-    url = f"{live.url}/v1/graders/strict/versions/1/rewards/nemo-gym/verify"
+    base = snippet("nemo-gym", "nemo-gym", url=live.url).strip().replace("capital", "strict")
+    url = f"{base}/verify"
     example: Any = DIALECTS["nemo-gym"].example
     reply = httpx.post(url, json=example).json()
     assert {key: reply[key] for key in example} == example

@@ -229,6 +229,8 @@ def test_any_other_json_is_its_own_output_json(value: Any) -> None:
     ("text", "short"),
     [
         ("Paris<|im_end|>", "Paris"),
+        ("Paris<|eom_id|>", "Paris"),
+        ("Paris<eos><pad><pad>", "Paris"),
         ("Paris</s>\n", "Paris"),
         ("Paris<|eot_id|><|end_of_text|>", "Paris"),
         ("Paris \n", "Paris \n"),  # without a token nothing is touched

@@ -24,9 +24,19 @@ from graders.ports import Ports, SandboxResult
 from service.app import create_app
 from service.dialects import DIALECTS
 from service.dialects.contract import Dialect
-from service.dialects.failure_table import GOOD, OUTSIDE, cases, cell, document, policies
+from service.dialects.failure_table import (
+    GOOD,
+    NO_LABEL,
+    OUTSIDE,
+    UNGRADED,
+    cases,
+    cell,
+    document,
+    failed,
+    policies,
+)
 from tests.api.world import calling, key_entry, serving, settings, wait_until
-from tests.dialects.world import ask, path, ports
+from tests.dialects.world import ask, path, ports, takes_label, unlabelled, unmapped
 from tests.fakes import FakeJudge
 from tests.tools.dialects import PAGE
 
@@ -55,12 +65,12 @@ def serve(graders: Path) -> Callable[..., contextlib.AbstractAsyncContextManager
     return make
 
 
-def comparable(answer: Any, dialect: Dialect) -> Any:
+def comparable(answer: Any, sent: Any) -> Any:
     """Return an answer with sentences and names replaced as in the table, the echo left out."""
     if not isinstance(answer, dict):
         return answer
-    if isinstance(dialect.example, dict) and dialect.example.keys() <= answer.keys():
-        answer = {key: value for key, value in answer.items() if key not in dialect.example}
+    if isinstance(sent, dict) and sent.keys() <= answer.keys():
+        answer = {key: value for key, value in answer.items() if key not in sent}
     return {key: _blank(value) for key, value in answer.items()}
 
 
@@ -92,7 +102,7 @@ async def test_a_good_answer_is_the_documented_one(dialect: Dialect, serve: Any)
     expected = cell(dialect, GOOD, "")
     assert status == expected.status == 200
     assert response.headers["content-type"] == "application/json"
-    assert comparable(answer, dialect) == comparable(expected.body, dialect)
+    assert comparable(answer, dialect.example) == comparable(expected.body, None)
 
 
 @EVERY
@@ -100,7 +110,7 @@ async def test_a_wrong_answer_is_a_plain_zero(dialect: Dialect, serve: Any) -> N
     async with serve() as api:
         status, answer, _ = await ask(api, dialect.name, path("lyon", dialect.name))
     assert status == 200
-    shown = json.dumps(comparable(answer, dialect))
+    shown = json.dumps(comparable(answer, dialect.example))
     assert "0.0" in shown
     assert "fail" not in shown
 
@@ -113,18 +123,70 @@ async def test_a_failure_reaches_the_caller_as_documented(
     own, grader = Ports(), "missing" if when not in OUTSIDE else "coded"
     if when in RAISES:
         own, grader = ports(judge=lambda _: RAISES[when]), "judged"
+    url, body = path(grader, dialect.name, query), dialect.example
+    if when == NO_LABEL:
+        url, body = unmapped("label", dialect.name), unlabelled(dialect.name)
     async with serve(own) as api:
-        status, answer, response = await ask(api, dialect.name, path(grader, dialect.name, query))
+        status, answer, response = await ask(api, dialect.name, url, body)
     expected = cell(dialect, result, query)
     assert status == expected.status
     if expected.body is None:
         assert response.headers["content-type"] == PROBLEM
         assert ("retry-after" in response.headers) == (status in {429, 503})
     else:
-        shown = comparable(answer, dialect)
-        assert _shape(shown) == _shape(comparable(expected.body, dialect))
+        shown = comparable(answer, body)
+        assert _shape(shown) == _shape(comparable(expected.body, None))
         if query != "on_grader_failure=zero":
             assert_no_plain_number(dialect, answer)
+
+
+@pytest.mark.parametrize(("dialect", "when", "query"), WALK)
+async def test_a_failed_part_leaves_nothing_of_the_others_reward(
+    dialect: Dialect, when: str, query: str, serve: Any
+) -> None:
+    """The formula alone would give 0.6."""
+    result = next(r for w, r, q in cases(dialect) if (w, q) == (when, query))
+    own, grader = Ports(), "half-missing" if when not in OUTSIDE else "half-coded"
+    if when in RAISES:
+        own, grader = ports(judge=lambda _: RAISES[when]), "half-judged"
+    async with serve(own) as api:
+        status, answer, _ = await ask(api, dialect.name, path(grader, dialect.name, query))
+    assert status == cell(dialect, result, query).status
+    if status == 200:
+        assert reward_in(dialect, answer) in {0.0, None}
+
+
+def reward_in(dialect: Dialect, answer: Any) -> Any:
+    """Return the number that the caller takes; None without one."""
+    taken: dict[str, Callable[[], Any]] = {
+        "openrlhf": lambda: answer["rewards"][0],
+        "slime": lambda: answer,
+        "nemo-gym": lambda: answer["reward"],
+        "azure-endpoint": lambda: answer["score"],
+        "aws": lambda: answer[0]["aggregate_reward_score"],
+        "google": lambda: answer["reward"],
+        "promptfoo": lambda: answer["score"],
+        "langfuse": lambda: answer["scores"][0] if "scores" in answer else None,
+        "eval-protocol": lambda: answer["score"],
+        "roll": lambda: answer["reward_score"],
+    }
+    return taken[dialect.name]()
+
+
+@EVERY
+async def test_only_a_label_that_is_sent_is_compared_with(dialect: Dialect, serve: Any) -> None:
+    """An absent label once became ``null``: 0.0 for every answer, and 1.0 for the answer "null"."""
+    name = dialect.name
+    bodies = [unlabelled(name)] + ([unlabelled(name, None)] if takes_label(name) else [])
+    async with serve() as api:
+        for body in bodies:
+            status, answer, _ = await ask(api, name, unmapped("label", name), body)
+            if status == 200:
+                assert_no_plain_number(dialect, answer)
+            else:
+                assert (status, answer["errors"][0]["code"]) == (422, "invalid_variable")
+        status, answer, _ = await ask(api, name, unmapped("label", name))
+    assert (status, "1.0" in json.dumps(answer)) == (200, True)
 
 
 def assert_no_plain_number(dialect: Dialect, answer: Any) -> None:
@@ -165,6 +227,45 @@ async def test_what_user_code_does_wrong_is_never_a_plain_number(
         assert answer["errors"][0]["code"] == "python_runtime"
 
 
+TRACEBACK = (
+    "Traceback (most recent call last):\n"
+    '  File "grader.py", line 7, in grade\n    secret_rule(item)\n  ... 40 more\n'
+    '  File "grader.py", line 9, in secret_rule\n    \n'
+    "ValueError: no unit\n  in the hidden answer 42\nand more"
+)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "query"),
+    [
+        pytest.param(dialect, query, id=f"{dialect.name}-{query or 'default'}")
+        for dialect in DIALECTS.values()
+        for query in policies(dialect, "on_grader_failure")
+    ],
+)
+async def test_of_a_traceback_only_the_exception_reaches_a_caller(
+    dialect: Dialect, query: str, serve: Any
+) -> None:
+    raised = SandboxResult(outcome="exception", details=TRACEBACK)
+    async with serve(ports(sandbox=lambda _: raised)) as api:
+        url = path("coded", dialect.name, query)
+        status, _, response = await ask(api, dialect.name, url)
+    for inside in ("Traceback", "grader.py", "secret_rule", "hidden answer", "and more"):
+        assert inside not in response.text
+    documented = cell(dialect, failed(UNGRADED), query)
+    tells = status == 422 or "\u2026" in json.dumps(documented.body, ensure_ascii=False)
+    assert ("ValueError: no unit" in response.text) is tells
+
+
+@EVERY
+def test_no_number_stands_for_a_failure_unless_the_url_says_so(dialect: Dialect) -> None:
+    """Marks too are opt-in: a caller of the same format that does not read them takes the 0.0."""
+    for _, result, query in cases(dialect):
+        if not query:
+            body = cell(dialect, result, query).body
+            assert body is None or reward_in(dialect, body) is None
+
+
 @EVERY
 async def test_a_spent_budget_asks_to_come_back_later(dialect: Dialect, serve: Any) -> None:
     spent = BudgetExceededError("the budget of this hour is spent", retry_after_s=90.0)
@@ -181,7 +282,11 @@ async def test_an_unavailable_sandbox_is_infrastructure(dialect: Dialect, serve:
     down = SandboxUnavailableError("the supervisor is gone")
     async with serve(ports(sandbox=lambda _: down)) as api:
         status, answer, _ = await ask(api, dialect.name, path("coded", dialect.name))
-    assert status in {503, dialect.upstream_status} or answer["reward_score"] is None
+    # Langfuse retries 429 and never 503; ROLL is told nothing but that there is no score.
+    assert status == {"langfuse": 429, "roll": 200}.get(dialect.name, 503)
+    if dialect.name == "roll":
+        assert (answer["errcode"], answer["reward_score"]) == (0, None)
+        assert answer["errmsg"].startswith("sandbox_unavailable")
 
 
 @EVERY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any, ClassVar
 
 import msgspec
@@ -42,7 +44,7 @@ class TestOpenRLHF:
             ({"query": ["<s>Q: A</s>"], "prompts": ["Q: "], "labels": ["A"]},
              [{"prompt": "Q: ", "label": "A"}], ["A"]),
             ({"query": ["A"], "prompts": [""], "labels": [None]},
-             [{"prompt": "", "label": None}], ["A"]),
+             [{"prompt": ""}], ["A"]),
             ({"query": ["A"], "prompts": [[{"role": "user"}]]},
              [{"prompt": [{"role": "user"}]}], ["A"]),
         ],
@@ -82,8 +84,8 @@ class TestOpenRLHF:
 class TestSlime:
     def test_messages_stay_messages(self) -> None:
         prompt = [{"role": "user", "content": "q"}]
-        body = {"prompt": prompt, "response": "r", "label": None}
-        assert row("slime", body)[0] == {"prompt": prompt, "label": None}
+        body = {"prompt": prompt, "response": "r", "label": None}  # slime's "no label"
+        assert row("slime", body)[0] == {"prompt": prompt}
 
     def test_the_object_form(self) -> None:
         example = DIALECTS["slime"].example
@@ -155,6 +157,20 @@ class TestNeMoGym:
         assert found.group_level_metrics[1]["std/reward"] == 0.0
         empty = nemo_gym.aggregate(nemo_gym.AggregateRequest(verify_responses=[]))
         assert empty.agent_metrics == {}
+
+    def test_metrics_of_the_largest_numbers_are_finite(self) -> None:
+        largest = sys.float_info.max
+        rows: list[dict[str, Any]] = [
+            {"reward": largest, "label": 10**400, "far": -largest},
+            {"reward": largest, "label": 3, "far": largest},
+        ]
+        found = nemo_gym.aggregate(nemo_gym.AggregateRequest(verify_responses=rows))
+        metrics = found.agent_metrics
+        assert metrics["mean/reward"] == metrics["median/reward"] == largest
+        assert (metrics["mean/far"], metrics["median/far"], metrics["std/reward"]) == (0, 0, 0)
+        assert metrics["std/far"] == largest  # the true one is beyond it
+        assert not any("label" in key for key in metrics)  # no double, so no statistics
+        assert all(math.isfinite(value) for value in metrics.values())
 
     def test_metrics_take_any_task_index(self) -> None:
         rows: list[dict[str, Any]] = [{"_ng_task_index": ["odd"], "reward": 1.0}]

@@ -107,4 +107,4 @@ async def test_a_stream_refuses_groups(graders: Path) -> None:
             content=lines([row]),
             headers={"content-type": "application/x-ndjson"},
         )
-    assert "send a JSON batch" in read_lines(answer.content)[0]["error"]["message"]
+    assert "send and accept JSON" in read_lines(answer.content)[0]["error"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from graders.errors import RowError
 from service.dialects import DIALECTS
 from service.dialects.contract import ParameterError, Pick
 from service.dialects.mapping import at, fill
-from tests.dialects.world import options, reading, row
+from tests.dialects.world import LABEL_AT, options, reading, row, takes_label, unlabelled
 
 
 @pytest.mark.parametrize(
@@ -80,22 +81,41 @@ def test_a_path_that_leads_nowhere_names_its_parameter(path: str) -> None:
 
 def test_what_the_caller_does_not_send_is_not_in_the_item() -> None:
     assert fill({"a": 1}, options("slime")) == {"a": 1}
-    assert fill({}, options("slime"), prompt=None) == {"prompt": None}
+    assert fill({}, options("slime"), prompt=None, label=None) == {}
 
 
-# dialect → a path to the output elsewhere in its example
-ELSEWHERE = {
-    "openrlhf": "labels",
-    "slime": "label",
-    "nemo-gym": "label",
-    "azure-endpoint": "item.label",
-    "aws": "reference_answer",
-    "google": "example.references.label",
-    "promptfoo": "context.vars.label",
-    "langfuse": "payload.experiment.itemExpectedOutput",
-    "eval-protocol": "ground_truth",
-    "roll": "reward_info.ground_truth",
+@pytest.mark.parametrize("dialect", [*filter(takes_label, DIALECTS)])
+@pytest.mark.parametrize("sent", ["nothing", "null"])
+def test_a_label_that_is_not_sent_is_not_in_the_item(dialect: str, sent: str) -> None:
+    body = unlabelled(dialect) if sent == "nothing" else unlabelled(dialect, None)
+    ((item, _),) = reading(dialect, body, "label=truth").rows
+    assert "truth" not in item
+    ((item, _),) = reading(dialect, body).rows
+    assert DIALECTS[dialect].parameters[1].default not in item
+
+
+# dialect → where its data set's own fields stand in the example
+ROW_AT: dict[str, tuple[str | int, ...]] = {
+    "nemo-gym": (),
+    "aws": (0,),
+    "google": ("example", "references"),
+    "promptfoo": ("context", "vars"),
+    "eval-protocol": (),
+    "roll": ("reward_info",),
 }
+
+
+@pytest.mark.parametrize("dialect", ROW_AT)
+def test_a_prompt_never_overwrites_the_data_sets_own_field(dialect: str) -> None:
+    body: Any = copy.deepcopy(DIALECTS[dialect].example)
+    assert row(dialect, body, "prompt=question")[0]["question"] == "Capital of France?"
+    place = body
+    for step in ROW_AT[dialect]:
+        place = place[step]
+    place["question"] = "its own"
+    assert row(dialect, body, "prompt=question")[0]["question"] == "its own"
+    taken, _ = row(dialect, body, f"prompt=question&item.question={LABEL_AT[dialect]}")
+    assert taken["question"] == "Paris"  # a path that the URL states still counts
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -103,12 +123,12 @@ def test_every_dialect_takes_the_output_from_elsewhere(dialect: str) -> None:
     example: Any = DIALECTS[dialect].example
     text = str(example).replace("Capital of France? Paris", "Capital of France? Lyon")
     assert "Paris" in text
-    ((_, sample),) = reading(dialect, example, f"sample={ELSEWHERE[dialect]}").rows
+    ((_, sample),) = reading(dialect, example, f"sample={LABEL_AT[dialect]}").rows
     assert sample.output_text == "Paris"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_dialect_takes_further_fields(dialect: str) -> None:
     example: Any = DIALECTS[dialect].example
-    item, _ = row(dialect, example, f"item.extra={ELSEWHERE[dialect]}")
+    item, _ = row(dialect, example, f"item.extra={LABEL_AT[dialect]}")
     assert item["extra"] == "Paris"

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from graders.ports import Ports
 from service.app import create_app
 from service.dialects import DIALECTS
 from service.dialects.mapping import parse
 from tests.api.world import calling, key_entry, running, settings, write_definitions
-from tests.dialects.pages import FOLDER, NAMES, blocks, snippet
+from tests.dialects.pages import FOLDER, NAMES, blocks, capital, snippet
+from tests.fakes import FakeSandbox, run_here
 
 _URL = re.compile(r"https?://gradekeeper[^\s\"'`)]*")
 CONFIGURED = [
@@ -48,6 +50,24 @@ async def test_the_request_of_a_page_is_answered_as_it_says(
     if page == "roll":
         expected["reward_request_id"] = answer["reward_request_id"]
     assert answer == expected
+
+
+async def test_the_check_before_a_run_tells_a_mapping_that_misses(tmp_path: Path) -> None:
+    """The same request also to a Python grader, which answers 0.0 where its field is missing."""
+    code = "def grade(sample, item):\n    return float(item.get('label') == sample['output_text'])"
+    definitions = {**capital(), "lenient": [{"type": "python", "name": "lenient", "source": code}]}
+    command, url, flag, body = shlex.split(snippet("README", "right"))
+    assert (command, flag) == ("curl", "-d")
+    right = urlsplit(url)._replace(scheme="", netloc="").geturl()
+    missed = right.replace("label=label", "label=reference")
+    lenient = [target.replace("capital", "lenient") for target in (right, missed)]
+    own = Ports(sandbox=FakeSandbox(run_here))
+    app = create_app(settings(write_definitions(tmp_path, definitions)), ports=own)
+    async with calling(app) as api:
+        found = [await api.post(target, content=body) for target in (right, missed, *lenient)]
+    assert [answer.status_code for answer in found] == [200, 422, 200, 200]
+    assert found[0].json() == json.loads(snippet("README", "right-answer")) == 1.0
+    assert [answer.json() for answer in found[2:]] == [1.0, 0.0]
 
 
 def keys(folder: Path) -> str:
@@ -139,6 +159,4 @@ def test_the_urls_of_a_page_are_ours(page: str) -> None:
 @pytest.fixture(scope="module")
 def pages_definitions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The grader that the pages speak of."""
-    from tests.dialects.pages import capital
-
     return write_definitions(tmp_path_factory.mktemp("pages"), capital())

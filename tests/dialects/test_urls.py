@@ -18,6 +18,7 @@ from tests.dialects.world import path
 
 SECRET = "gk-only-for-scoring"
 POWERFUL = "gk-for-everything"
+RUNNER = "gk-only-for-running"
 REST = "/graders/exact/versions/1/rewards/slime"
 EXAMPLE = DIALECTS["slime"].example
 
@@ -29,6 +30,7 @@ def keys(tmp_path: Path) -> str:
     entries = [
         key_entry("trainer", SECRET, ["score"]),
         key_entry("admin", POWERFUL, ["score", "run", "metrics"]),
+        key_entry("runner", RUNNER, ["run"]),
     ]
     file.write_text(json.dumps(entries))
     return str(file)
@@ -67,10 +69,18 @@ def test_unpacking(raw: bytes, query: bytes, expected: tuple[bytes, bytes, bytes
         (f"/v1{REST}?label=answer&key={POWERFUL}", {}, 403),
         # A header counts first; the key of the URL is still taken out.
         (f"/v1{REST}?label=answer&key=wrong", {"authorization": f"Bearer {POWERFUL}"}, 200),
-        (f"/v1{REST}?label=answer&key={SECRET}", {"authorization": "Bearer wrong"}, 401),
+        # A proxy's token in the header (Cloud Run's) is no key of ours: the URL's counts.
+        (f"/v1{REST}?label=answer&key={SECRET}", {"authorization": "Bearer ey.J.x"}, 200),
+        (f"/v1/k/{SECRET}{REST}?label=answer", {"authorization": "Bearer ey.J.x"}, 200),
+        (f"/v1/k/{SECRET}{REST}?label=answer", {"authorization": "Basic eDp5"}, 200),
+        (f"/v1/k/{POWERFUL}{REST}?label=answer", {"authorization": "Bearer ey.J.x"}, 403),
+        (f"/v1/k/wrong{REST}?label=answer", {"authorization": "Bearer ey.J.x"}, 401),
+        (f"/v1/k/{SECRET}{REST}?label=answer", {"authorization": f"Bearer {RUNNER}"}, 403),
         (f"/v1{REST}?label=answer", {"xrl-authorization": f"Bearer {SECRET}"}, 200),
         # Only where scoring is the scope.
         (f"/v1/k/{SECRET}/fine_tuning/alpha/graders/run", {}, 401),
+        (f"/v1/k/{SECRET}/fine_tuning/alpha/graders/run", {"authorization": "Bearer ey.J.x"}, 401),
+        (f"/v1/k/{SECRET}/graders/exact/versions", {"authorization": "Bearer ey.J.x"}, 401),
         (f"/metrics?key={POWERFUL}", {}, 401),
         (f"/v1/k/{SECRET}", {}, 401),
     ],
@@ -100,6 +110,9 @@ async def test_parameters_in_the_path_serve_clients_that_append_their_own(grader
         assert reply["reward"] == 1.0
         metrics = await api.post(f"{base}/aggregate_metrics", json={"verify_responses": [reply]})
         assert metrics.json()["key_metrics"] == {"mean/reward": 1.0}
+        large = b'{"verify_responses": [{"reward": 1e308, "label": 1%b}, {"reward": 1e308}]}'
+        metrics = await api.post(f"{base}/aggregate_metrics", content=large % (b"0" * 400))
+        assert metrics.json()["key_metrics"] == {"mean/reward": 1e308}
         evaluate = "/v1/with/label=answer/graders/exact/versions/1/rewards/eval-protocol/evaluate"
         answer = await api.post(evaluate, json=DIALECTS["eval-protocol"].example)
         assert answer.json()["score"] == 1.0

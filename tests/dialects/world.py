@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,22 +19,41 @@ from service.dialects.mapping import parse
 from tests.api.world import CODED, EXACT, JUDGED, PARTS, write_definitions
 from tests.fakes import FakeJudge, FakeSandbox, verdict
 
-# Where each dialect's example has its label, said in its URL.
-LABELLED = {"aws": "label=answer", "langfuse": "label=answer", "roll": "label=answer"}
-LABELLED |= dict.fromkeys(("openrlhf", "slime", "eval-protocol"), "label=answer")
-LABELLED |= {
-    "nemo-gym": "item.answer=label",
-    "azure-endpoint": "item.answer=item.label",
-    "google": "item.answer=example.references.label",
-    "promptfoo": "item.answer=context.vars.label",
+# Where each dialect's example has its label; in lists, in their only element.
+LABEL_AT = {
+    "openrlhf": "labels",
+    "slime": "label",
+    "nemo-gym": "label",
+    "azure-endpoint": "item.label",
+    "aws": "reference_answer",
+    "google": "example.references.label",
+    "promptfoo": "context.vars.label",
+    "langfuse": "payload.experiment.itemExpectedOutput",
+    "eval-protocol": "ground_truth",
+    "roll": "reward_info.ground_truth",
 }
+MISSING = {**EXACT, "reference": "{{item.nowhere}}"}
+ASKING = {**JUDGED, "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}]}
+
+
+def halves(bad: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``multi`` whose formula is worth 0.6 when only ``bad`` fails."""
+    graders = {"good": EXACT, "bad": bad}
+    formula = "0.6 * good + 0.4 * bad"
+    return {"type": "multi", "name": "halves", "graders": graders, "calculate_output": formula}
+
+
 GRADERS: dict[str, list[dict[str, Any]]] = {
     "exact": [EXACT],
     "parts": [PARTS],
-    "judged": [{**JUDGED, "input": [{"role": "user", "content": "Grade {{sample.output_text}}"}]}],
+    "judged": [ASKING],
     "coded": [CODED],
     "lyon": [{**EXACT, "reference": "Lyon"}],
-    "missing": [{**EXACT, "reference": "{{item.nowhere}}"}],
+    "missing": [MISSING],
+    "half-judged": [halves(ASKING)],
+    "half-coded": [halves(CODED)],
+    "half-missing": [halves(MISSING)],
+    "label": [{**EXACT, "reference": "{{item.label}}"}],
 }
 
 
@@ -42,9 +62,38 @@ def definitions(directory: Path) -> Path:
     return write_definitions(directory, GRADERS)
 
 
+def takes_label(dialect: str) -> bool:
+    """Return whether the dialect has a place of its own for a label."""
+    return any(parameter.name == "label" for parameter in DIALECTS[dialect].parameters)
+
+
+def labelled(dialect: str) -> str:
+    """Return the query that puts the label of the example into ``item.answer``."""
+    return "label=answer" if takes_label(dialect) else f"item.answer={LABEL_AT[dialect]}"
+
+
+def unmapped(grader: str, dialect: str) -> str:
+    """Return the path of a dialect for graders that read ``item.label``."""
+    query = "?label=label" if takes_label(dialect) else ""
+    return f"/v1/graders/{grader}/versions/1/rewards/{dialect}{query}"
+
+
+def unlabelled(dialect: str, *instead: Any) -> Any:
+    """Return the example without its label, or with ``instead`` in its place."""
+    body: Any = copy.deepcopy(DIALECTS[dialect].example)
+    *steps, last = LABEL_AT[dialect].split(".")
+    place = body[0] if isinstance(body, list) else body
+    for step in steps:
+        place = place[step]
+    was = place.pop(last)
+    if instead:
+        place[last] = [*instead] if isinstance(was, list) else instead[0]
+    return body
+
+
 def path(grader: str, dialect: str, query: str = "", version: str = "1") -> str:
     """Return the path of a dialect, with the label mapped to ``item.answer``."""
-    parameters = "&".join(part for part in (LABELLED[dialect], query) if part)
+    parameters = "&".join(part for part in (labelled(dialect), query) if part)
     return f"/v1/graders/{grader}/versions/{version}/rewards/{dialect}?{parameters}"
 
 

@@ -21,7 +21,7 @@ ONCE = JudgeConfig(retry=RetryPolicy(attempts=1))
 
 
 def answer(content: str = "{}") -> Answer:
-    return Answer(content=content, model="m", conforms=True)
+    return Answer(content=content, model="m", settles=True)
 
 
 class TestControls:

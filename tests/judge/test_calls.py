@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import gzip
 import itertools
+import json
 import time
 from pathlib import Path
 from random import Random
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from graders.engine import compile_grader
 from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, OverloadedError
 from graders.grade import TokenUsage
-from graders.ports import EmbeddingCall
+from graders.ports import EmbeddingCall, Ports
+from graders.sample import Sample
 from service.judge import (
     JudgeConfig,
     JudgeContext,
@@ -23,12 +26,14 @@ from service.judge import (
     RetryPolicy,
     Route,
     Routes,
-    judging,
+    Sampling,
+    draw,
 )
 from service.stores import MemoryStore
-from tests.fakes_upstream import Says, Upstream, completion, embeddings, error
+from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings, error
 from tests.judge.calls import call
 from tests.judge.conftest import MakeJudge
+from tests.options import options
 from tests.stores.server import free_port
 
 FAST = RetryPolicy(first_pause_s=0.01, longest_pause_s=0.02)
@@ -119,6 +124,25 @@ class TestRetryAfter:
         await make_judge(QUICK).judge(call())
         assert 0.3 <= time.monotonic() - began < 5
 
+    @pytest.mark.parametrize("text", ["0", "0.02"])
+    async def test_does_not_switch_the_growth_of_pauses_off(
+        self, upstream: Upstream, make_judge: MakeJudge, text: str
+    ) -> None:
+        times: list[float] = []
+
+        def script(asked: Asked) -> Says:
+            times.append(time.monotonic())
+            return error(429, headers={"retry-after": text})
+
+        upstream.script = script
+        policy = RetryPolicy(attempts=5, first_pause_s=0.05, longest_pause_s=10)
+        await failure(make_judge(JudgeConfig(retry=policy, deadline_s=30)))
+        pauses = [after - before for before, after in itertools.pairwise(times)]
+        assert len(pauses) == 4
+        assert all(
+            pause > least for pause, least in zip(pauses, [0.024, 0.05, 0.1, 0.2], strict=True)
+        )
+
     async def test_past_the_deadline_fails_at_once_and_is_handed_on(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
@@ -145,9 +169,18 @@ class TestRetryAfter:
         assert caught.retry_after_s is not None
         assert low <= caught.retry_after_s <= high
 
-    async def test_nonsense_is_ignored(self, upstream: Upstream, make_judge: MakeJudge) -> None:
-        upstream.script = lambda asked: error(503, headers={"retry-after": "soon"})
-        assert (await failure(make_judge(QUICK))).retry_after_s is None
+    @pytest.mark.parametrize(
+        "text",
+        ["soon", "inf", "1e400", "nan", "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"],
+    )
+    async def test_nonsense_is_ignored(
+        self, upstream: Upstream, make_judge: MakeJudge, text: str
+    ) -> None:
+        headers = {"retry-after": text, "retry-after-ms": text}
+        upstream.script = lambda asked: error(503, headers=headers)
+        caught = await failure(make_judge(QUICK))
+        assert (caught.retry_after_s, caught.kind) == (None, "http_503")
+        assert upstream.count == 6
 
 
 class TestLimits:
@@ -190,6 +223,15 @@ class TestLimits:
         assert caught.retry_after_s is not None
         assert upstream.count == 0
 
+    async def test_tokens_that_no_usage_states_are_not_given_back(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(usage=(0, 0, 0))
+        judge = make_judge(JudgeConfig(deadline_s=2), tokens_per_minute=6_000)
+        await judge.warm()
+        await judge.judge(call("takes nearly all of the burst of 600"))
+        assert (await failure(judge)).kind == "rate_limit"
+
     async def test_broken_upstream_is_left_alone_then_probed(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
@@ -208,6 +250,17 @@ class TestLimits:
         await judge.judge(call("probe"))
         assert judge.route_states[0].circuit == "closed"
 
+    async def test_waiting_for_a_slot_is_measured_apart_from_the_call(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        upstream.script = lambda asked: completion(delay_s=0.3)
+        judge = make_judge(concurrency=1)
+        await judge.warm()
+        await asyncio.gather(*(judge.judge(call(text)) for text in ("one", "two")))
+        waited, took = judge.stats.waits["test"], judge.stats.latency["test"]
+        assert (waited.count, took.count) == (2, 2)
+        assert 0.25 < waited.total_s < 0.6 < took.total_s
+
 
 class TestDeadlines:
     async def test_overall_deadline_bounds_retries(
@@ -220,16 +273,30 @@ class TestDeadlines:
         assert time.monotonic() - began < 3
         assert caught.kind in {"deadline", "timeout"}
 
-    async def test_deadline_of_the_request_counts(
+    async def test_one_deadline_holds_for_all_parts_and_draws_of_a_grade(
         self, upstream: Upstream, make_judge: MakeJudge
     ) -> None:
-        upstream.script = lambda asked: completion(delay_s=60)
-        judge = make_judge()
+        upstream.script = lambda asked: Says(action="hang")
+        judge = make_judge(JudgeConfig(deadline_s=1.0), concurrency=4)
         await judge.warm()
-        with judging(JudgeContext(ends_at=time.monotonic() + 0.5)):
-            assert (await failure(judge)).kind == "deadline"
+        part = {"type": "score_model", "name": "a", "model": "m"}
+        parts = {
+            name: part | {"input": [{"role": "user", "content": f"{name} {{{{item.text}}}}"}]}
+            for name in ("a", "b", "c")
+        }
+        definition = {"type": "multi", "name": "m", "graders": parts, "calculate_output": "a+b+c"}
+        grader = compile_grader(definition, options(), purpose="run")
+        ports = Ports(judge=judge)
+        began = time.monotonic()
+        found = await draw(
+            lambda: grader.grade({"text": "x"}, Sample("s"), ports), Sampling(n=3), JudgeContext()
+        )
+        assert 0.9 < time.monotonic() - began < 1.9
+        kinds = {failure.kind for one in found.draws for failure in one.grade.failures}
+        assert kinds <= {"deadline", "timeout"}
+        assert len(found.draws) == 3
         await asyncio.sleep(0.2)
-        assert upstream.cancelled == 1
+        assert upstream.cancelled == upstream.count == 4
 
     async def test_waiting_for_a_slot_counts(
         self, upstream: Upstream, make_judge: MakeJudge
@@ -300,6 +367,59 @@ class TestOthers:
         await judge.judge(call("c"))
         seen = [asked.headers["authorization"] for asked in upstream.asked]
         assert seen == ["Bearer first", "Bearer first", "Bearer second key"]
+
+    @pytest.mark.parametrize("content", [b"", b"sk-\xff\xfe", b"sk\x00", None])
+    async def test_key_file_that_is_being_replaced_leaves_the_last_key_in_use(
+        self, upstream: Upstream, make_judge: MakeJudge, tmp_path: Path, content: bytes | None
+    ) -> None:
+        file = tmp_path / "key"
+        file.write_bytes(b"first\n")
+        routes = Routes(routes=(Route(name="test", base_url=upstream.url, api_key_file=str(file)),))
+        judge = make_judge(QUICK, routes=routes)
+        await judge.judge(call("a"))
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        await judge.judge(call("b"))
+        file.write_bytes(b"second\n")
+        await judge.judge(call("c"))
+        seen = [asked.headers["authorization"] for asked in upstream.asked]
+        assert seen == ["Bearer first", "Bearer first", "Bearer second"]
+
+    async def test_key_file_that_never_had_a_key_is_a_typed_failure(
+        self, upstream: Upstream, make_judge: MakeJudge, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "key"
+        routes = Routes(routes=(Route(name="test", base_url=upstream.url, api_key_file=str(file)),))
+        caught = await failure(make_judge(QUICK, routes=routes))
+        assert (caught.kind, caught.retryable) == ("key_file", True)
+        assert upstream.count == 0
+
+    async def test_what_nobody_foresaw_is_a_typed_failure_that_tells_no_secret(
+        self, make_judge: MakeJudge, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # `load_routes` refuses such a key.
+        route = Route(name="test", base_url=upstream.url)
+        judge = make_judge(QUICK, routes=Routes(routes=(route,), api_keys={"test": "sk-é"}))
+        caught = await failure(judge, "the prompt")
+        assert (caught.kind, caught.retryable) == ("unforeseen", True)
+        assert "UnicodeEncodeError" in str(caught)
+        told = caplog.records[-1].__dict__
+        assert told["fields"]["error"] == "UnicodeEncodeError"
+        assert ".py:" in told["fields"]["at"]
+        assert "sk-é" not in f"{caught} {told} {caplog.text}"
+        assert "the prompt" not in f"{caught} {told} {caplog.text}"
+
+    @pytest.mark.parametrize("value", [{"a": 1}, ["x"], 5, None, "sk secret"])
+    async def test_error_bodies_of_any_shape_are_typed(
+        self, upstream: Upstream, make_judge: MakeJudge, value: Any
+    ) -> None:
+        body = json.dumps({"error": {"message": "m", "type": value, "code": value}}).encode()
+        upstream.script = lambda asked: Says(status=400, body=body)
+        caught = await failure(make_judge(QUICK))
+        assert caught.kind == "http_400"
+        assert "secret" not in str(caught)
 
     async def test_organisation_stays_with_openai(
         self, upstream: Upstream, make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch
@@ -393,6 +513,27 @@ class TestOthers:
             await judge.embed(EmbeddingCall(model="e", texts=("good", "bad")))
         assert caught.value.kind == "http_400"
         assert (await judge.embed(EmbeddingCall(model="e", texts=("good",)))).cached
+
+    @pytest.mark.parametrize("vector", [[], [0.0] * 4, [1e308] * 4])
+    async def test_vector_without_a_direction_is_asked_again_and_not_kept(
+        self, upstream: Upstream, make_judge: MakeJudge, vector: list[float]
+    ) -> None:
+        body = {"data": [{"index": 0, "embedding": vector}], "model": "e"}
+        upstream.script = lambda asked: Says(body=json.dumps(body).encode())
+        judge = make_judge(JudgeConfig(retry=RetryPolicy(attempts=1)))
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await judge.embed(EmbeddingCall(model="e", texts=("a",)))
+        assert (caught.value.kind, caught.value.retryable) == ("bad_reply", True)
+        upstream.script = embeddings
+        assert not (await judge.embed(EmbeddingCall(model="e", texts=("a",)))).cached
+
+    async def test_text_to_embed_that_json_cannot_carry(
+        self, upstream: Upstream, make_judge: MakeJudge
+    ) -> None:
+        with pytest.raises(EmbedderUnavailableError) as caught:
+            await make_judge().embed(EmbeddingCall(model="e", texts=("a", "\ud800")))
+        assert (caught.value.kind, caught.value.retryable) == ("unsendable", False)
+        assert upstream.count == 0
 
     @pytest.mark.parametrize("body", [b"{}", b'{"data": []}', b'{"data": [{"embedding": "AA"}]}'])
     async def test_wrong_embeddings_are_a_failure(

@@ -102,23 +102,40 @@ async def test_vector(
 
 
 def needing_a_judge() -> list[Any]:
-    """Return the runs of real definitions that have a published judge score."""
+    """Return the runs of real definitions that have a published judge score.
+
+    Of the published runs of a multi, none asks a judge; `tests/sandbox/test_vectors.py` has them.
+    """
     found = [
         pytest.param(case, run, id=f"{case['id']}-{number}")
         for case in (json.loads(p.read_text("utf-8")) for p in sorted(CASES.glob("*.json")))
         for number, run in enumerate(case["runs"])
         if run["status"] == "needs"
-        and case["type"] == "score_model"
+        and uses(case["grader"], {"score_model", "label_model"})
         and run["expected"] is not None
     ]
     return found or [pytest.param(None, None, marks=pytest.mark.skip(reason=MISSING))]
+
+
+def verdict_of(grader: dict[str, Any], score: float) -> object:
+    """Return the ``result`` that stands for ``score``."""
+    if grader["type"] == "score_model":
+        return score
+    passing = set(grader["passing_labels"])
+    return next(label for label in grader["labels"] if (label in passing) == (score == 1.0))
+
+
+@pytest.mark.skipif(not CASES.exists(), reason=MISSING)
+def test_every_published_judge_score_is_run() -> None:
+    kinds = [param.values[0]["type"] for param in needing_a_judge()]
+    assert (kinds.count("score_model"), kinds.count("label_model")) == (25, 2)
 
 
 @pytest.mark.parametrize(("case", "run"), needing_a_judge())
 async def test_published_score(
     upstream: Upstream, make_judge: MakeJudge, case: dict[str, Any], run: dict[str, Any]
 ) -> None:
-    verdict = json.dumps({"steps": [], "result": run["expected"]})
+    verdict = json.dumps({"steps": [], "result": verdict_of(case["grader"], run["expected"])})
     upstream.script = lambda asked: completion(verdict)
     grader = compile_grader(case["grader"], OPTIONS, purpose="run")
     sample = Sample.from_object(run["sample"]) if "sample" in run else Sample(run["model_sample"])

@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from service.judge.breaker import Breaker
+from service.judge.lane import Lane, RetryPolicy
 from service.judge.limits import Bucket, QueueFullError, Slots
+from service.judge.routes import Route
+from service.judge.stats import JudgeStats
 
 
 class Clock:
@@ -62,6 +65,18 @@ class TestSlots:
         await asyncio.gather(third, return_exceptions=True)
         assert slots.queued == 0
 
+    async def test_turn_cancelled_before_a_slot_is_free_stays_cancelled(self) -> None:
+        slots = Slots(1, 10)
+        await slots.acquire()
+        gone, next_one = (asyncio.create_task(slots.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        slots.release()  # finds the cancelled turn before its owner runs
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await next_one
+        assert (slots.active, slots.queued) == (1, 0)
+
     async def test_429s_halve_once_a_second_and_successes_give_back(self) -> None:
         clock = Clock()
         slots = Slots(16, 10, clock=clock)
@@ -78,6 +93,20 @@ class TestSlots:
             clock.now += 2
             slots.slow_down()
         assert slots.limit == 1
+
+
+class TestDividing:
+    def test_a_limit_is_never_passed_by_all_processes_together(self) -> None:
+        for concurrency in range(7, 40):
+            route = Route(name="r", concurrency=concurrency, requests_per_minute=concurrency)
+            lane = Lane(route, RetryPolicy(), JudgeStats(), share=7)
+            assert 1 <= lane.state.limit * 7 <= concurrency
+
+    @pytest.mark.parametrize("limit", ["concurrency", "requests_per_minute"])
+    def test_a_limit_that_is_too_small_is_refused(self, limit: str) -> None:
+        route = Route(name="r", **{limit: 3})  # type: ignore[arg-type] # either is a number
+        with pytest.raises(ValueError, match=f"'r': {limit} 3 cannot be divided among 4"):
+            Lane(route, RetryPolicy(), JudgeStats(), share=4)
 
 
 class TestBucket:

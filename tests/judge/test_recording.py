@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from graders.errors import JudgeUnavailableError
 from graders.ports import EmbeddingCall
-from service.judge import JudgeConfig, MissingRecordingError, Recording, RecordingError
-from service.judge.outcome import Failed
+from service.judge import (
+    JudgeConfig,
+    JudgeContext,
+    MissingRecordingError,
+    OpenAIJudge,
+    Recording,
+    RecordingError,
+    judging,
+)
+from service.judge.context import CacheControl
+from service.judge.outcome import Answer, Failed
 from service.stores import MemoryStore
 from tests.fakes_upstream import Upstream, completion, embeddings, error
 from tests.judge.calls import call
@@ -90,13 +100,89 @@ async def test_failures_are_not_recorded(
     assert len(file.read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("cache", ["read-write", "refresh", "off"])
+async def test_question_that_is_answered_differently_later_has_its_first_outcome(
+    upstream: Upstream, make_judge: MakeJudge, tmp_path: Path, cache: CacheControl
+) -> None:
+    file = tmp_path / "recording.jsonl"
+    upstream.script = lambda asked: (
+        completion(None, refusal="no")
+        if asked.number == 1
+        else completion(f'{{"steps": [], "result": 0.{asked.number}}}')
+    )
+
+    async def thrice(judge: OpenAIJudge) -> list[tuple[str | None, str | None]]:
+        with judging(JudgeContext(cache=cache)):
+            replies = [await judge.judge(call()) for _ in range(3)]
+        return [(reply.content, reply.refusal) for reply in replies]
+
+    recorded = await thrice(make_judge(live(file)))
+    assert recorded == [(None, "no")] * 3
+    assert await thrice(make_judge(live(file))) == recorded  # continued
+    assert await thrice(make_judge(replay(file))) == recorded
+    assert upstream.count == 1
+    assert len(file.read_text().splitlines()) == 2
+
+
+async def test_question_asked_twice_at_once_has_one_outcome(
+    upstream: Upstream, make_judge: MakeJudge, tmp_path: Path
+) -> None:
+    file = tmp_path / "recording.jsonl"
+    upstream.script = lambda asked: completion(
+        f'{{"steps": [], "result": {asked.number}}}', delay_s=0.1
+    )
+    recorder = make_judge(live(file))
+    with judging(JudgeContext(cache="off")):
+        replies = await asyncio.gather(*(recorder.judge(call()) for _ in range(5)))
+    assert upstream.count == 5
+    assert len({reply.content for reply in replies}) == 1
+    assert (await make_judge(replay(file)).judge(call())).content == replies[0].content
+
+
+@pytest.mark.parametrize("cut", [1, 8, 13, 14, 20, -1])
+def test_recording_of_a_killed_process_is_replayed_and_continued(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "recording.jsonl"
+    first = Answer(content="a", model="m")
+    second = Answer(content="b", model="m")
+    recording = Recording(file, mode="record")
+    recording.record("first", first)
+    recording.record("second", second)
+    recording.close()
+    whole = file.read_bytes()
+    first_line_ends = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    torn = whole[:cut] if cut != -1 else whole[: first_line_ends + 9]
+    file.write_bytes(torn)
+    known = cut == -1
+    assert len(Recording(file, mode="replay")) == known
+    continued = Recording(file, mode="record")
+    assert (continued.find("first") is not None) == known
+    continued.record("first", first)
+    continued.record("second", second)
+    continued.close()
+    assert file.read_bytes() == whole
+
+
+def test_last_line_that_lacks_its_end_only_counts(tmp_path: Path) -> None:
+    file = tmp_path / "recording.jsonl"
+    recording = Recording(file, mode="record")
+    recording.record("k", Answer(content="a", model="m"))
+    recording.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole.rstrip())
+    assert len(Recording(file, mode="replay")) == 1
+    Recording(file, mode="record").close()
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"format": 99}\n', "has format 99"),
         ("nonsense\n", "line 1"),
         ('{"format": 1}\n{"key": "k"}\n', "line 2"),
-        ('{"format": 1}\n\xff', "line 2"),
+        ('{"format": 1}\n\xff\n', "line 2"),
+        ('{"format": 1}\n{"key": "k"}\n{"key"', "line 2"),
+        ('{"format": 99}', "has format 99"),
     ],
 )
 def test_unreadable_recording_names_the_line(tmp_path: Path, text: str, message: str) -> None:

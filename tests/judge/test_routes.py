@@ -84,6 +84,34 @@ def test_unusable_file_says_where_and_why(tmp_path: Path, document: Any, message
         load_routes(written(tmp_path, document), {})
 
 
+@pytest.mark.parametrize("key", ["sk-é-secret", "sk\r\nx-evil: 1", "sk-\x00"])
+def test_key_that_no_header_can_carry_stops_the_start(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    filed = written(tmp_path, {"routes": [{"name": "a", "api_key_file": str(file)}]})
+    with pytest.raises(RoutesError, match="api_key_file holds no key") as caught:
+        load_routes(filed, {})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(RoutesError, match="A_KEY holds no key"):
+        load_routes(written(tmp_path, {"routes": [KEYED]}), {"A_KEY": key})
+    with pytest.raises(RoutesError, match="OPENAI_API_KEY holds no key"):
+        load_routes(None, {"OPENAI_API_KEY": key})
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"sk-\xff\xfe"])
+def test_key_file_without_a_key_stops_the_start(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    with pytest.raises(RoutesError, match="api_key_file holds no key"):
+        load_routes(written(tmp_path, {"routes": [{"name": "a", "api_key_file": str(file)}]}), {})
+
+
+def test_space_around_a_key_is_no_part_of_it(tmp_path: Path) -> None:
+    routes = load_routes(written(tmp_path, {"routes": [KEYED]}), {"A_KEY": " secret\n"})
+    assert routes.api_keys == {"a": "secret"}
+    assert load_routes(None, {"OPENAI_API_KEY": "secret\n"}).api_keys == {"default": "secret"}
+
+
 def test_missing_file_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(RoutesError, match="cannot be read: No such file"):
         load_routes(tmp_path / "none.json", {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,12 @@ def ask(client: httpx.Client, name: str, row: dict[str, Any], **options: Any) ->
     return found
 
 
+def peak_mib(service: world.Child) -> float:
+    """Return the most memory that ``service`` has had resident."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 class TestOneScore:
     def test_says_what_was_asked_paid_and_given(
         self, upstream: Upstream, client: httpx.Client
@@ -97,7 +105,7 @@ class TestOneScore:
         head, _, key = first["signature"].rpartition("|")
         assert head.startswith("judged@1|sha256:")
         assert key.startswith(f"judge:{MODEL}:")
-        assert len(key.rpartition(":")[2]) == 64
+        assert [len(part) for part in key.split(":")[2:]] == [64, 16]
         paid = first["diagnostics"][""]
         assert (paid["route"], paid["source"], paid["cached"]) == ("test", "leader", False)
         assert paid["successor"] == {
@@ -161,6 +169,20 @@ class TestOneScore:
             refused = client.post(score_path("judged"), json=row, headers={header: "maybe"})
             assert refused.status_code == 400
             assert header in refused.json()["detail"]
+
+    def test_of_a_judge_that_answers_anew_has_another_signature(
+        self, upstream: Upstream, client: httpx.Client
+    ) -> None:
+        said = iter(("0.25", "0.75", "0.75"))
+        upstream.script = lambda asked: completion(verdict(next(said)))
+        again = {"x-gradekeeper-cache": "refresh"}
+        first = ask(client, "judged", judged("sign"))
+        second, third = (ask(client, "judged", judged("sign"), headers=again) for _ in range(2))
+        assert (first["reward"], second["reward"], third["reward"]) == (0.25, 0.75, 0.75)
+        assert first["signature"] != second["signature"] == third["signature"]
+        question, _, _ = first["signature"].rpartition(":")
+        assert second["signature"].startswith(question)
+        assert ask(client, "judged", judged("sign"))["signature"] == third["signature"]
 
     def test_of_an_ensemble_pays_every_draw_once_and_shares_the_plain_one(
         self, upstream: Upstream, client: httpx.Client
@@ -366,10 +388,29 @@ async def test_identical_grades_on_two_replicas_are_one_upstream_call(
     assert upstream.count == 1
 
 
+async def test_replicas_together_stay_within_the_concurrency(
+    place: Path, upstream: Upstream, redis_server: RedisServer
+) -> None:
+    upstream.script = lambda asked: completion(delay_s=0.1)
+    options = {"redis_url": redis_server.url, "replicas": "2"}
+    few = routes_file(place, upstream.url, concurrency=4)
+    with serving(place, few, **options) as one, serving(place, few, **options) as other:
+        async with client_of(one) as first, client_of(other) as second:
+            calls = [
+                client.post(score_path("judged"), json=judged(f"{name} {number}"))
+                for name, client in (("first", first), ("second", second))
+                for number in range(30)
+            ]
+            answers = await asyncio.gather(*calls)
+    assert {answer.status_code for answer in answers} == {200}
+    assert upstream.count == 60
+    assert upstream.most_in_flight == 4
+
+
 async def test_thousand_slow_judge_calls_leave_the_service_answering(
     service: world.Child, upstream: Upstream
 ) -> None:
-    upstream.script = lambda asked: completion(delay_s=3.0)
+    upstream.script = lambda asked: completion(delay_s=5.0)
     async with client_of(service) as client:
         batches = [
             asyncio.create_task(
@@ -380,18 +421,21 @@ async def test_thousand_slow_judge_calls_leave_the_service_answering(
             )
             for batch in range(8)
         ]
-        healthy = 0
+        waits_s = []
         while not all(batch.done() for batch in batches):
+            began = time.monotonic()
             answer = await client.get("/healthz")
             assert answer.status_code == 200
-            healthy += 1
-            await asyncio.sleep(0.05)
+            waits_s.append(time.monotonic() - began)
+            await asyncio.sleep(0.02)
         results = [r for batch in batches for r in batch.result().json()["results"]]
-    assert healthy > 5
     assert len(results) == 1000
     assert all(result["ok"] for result in results)
-    assert upstream.count == 1000
-    assert upstream.most_in_flight > 100  # how many at once depends on the machine
+    assert upstream.count == upstream.most_in_flight == 1000
+    assert peak_mib(service) < 500
+    # Beside other tests; `make bench` has the bar of 50 ms for the 99th percentile.
+    assert statistics.median(waits_s) < 0.05
+    assert len(waits_s) > 50
 
 
 def test_lint_learns_of_shutdowns_from_the_upstream(
@@ -424,6 +468,38 @@ class TestStrangeUpstreams:
         assert answer.status_code == 200
         assert answer.json()["reward"] == 0.5
         assert json.loads(answer.content)["ok"] is True
+
+    @pytest.mark.parametrize(
+        "says",
+        [
+            completion(verdict("0.5"), usage=(10**30, 2**64, 10**20)),
+            error(503, headers={"retry-after": "inf"}),
+            error(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}),
+            Says(status=400, body=b'{"error": {"message": "m", "type": {"a": 1}, "code": [1]}}'),
+        ],
+        ids=["usage", "infinite", "far", "error"],
+    )
+    async def test_that_answer_oddly_harm_their_own_row_at_most(
+        self, says: Says, service: world.Child, upstream: Upstream
+    ) -> None:
+        odd = judged("odd")
+        upstream.script = lambda asked: (
+            completion(verdict("0.5")) if "fine" in asked.text or asked.number > 12 else says
+        )
+        rows = [judged("fine"), odd, judged("fine too")]
+        path = score_path("judged", batch=True)
+        async with client_of(service) as client:
+            batch = await client.post(path, json={"rows": rows})
+            lines = {"content-type": "application/x-ndjson"}
+            stream = await client.post(path, content=world.lines(rows), headers=lines)
+            alone = await client.post(score_path("judged"), json=odd)
+        assert batch.status_code == 200
+        results = batch.json()["results"]
+        streamed, end = world.read_lines(stream.content)[:3], world.read_lines(stream.content)[3]
+        assert [results[0]["reward"], results[2]["reward"]] == [0.5, 0.5]
+        assert sorted(row["index"] for row in streamed) == [0, 1, 2]
+        assert end["summary"]["rows"] == 3
+        assert alone.status_code in {200, 503}
 
 
 async def test_recorded_data_set_is_replayed_bit_for_bit_without_an_upstream(

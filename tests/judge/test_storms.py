@@ -118,7 +118,7 @@ async def test_redis_killed_restarted_and_frozen_under_load_harms_nothing(
         # Hardly any near tier, so that Redis is really asked.
         judge = make_judge(JudgeConfig(near_entries=10, lease_s=1.0), store=store)
         await judge.warm()
-        load = Load(judge, per_second=200)
+        load = Load(judge, per_second=500)
         running = asyncio.create_task(load.run())
         try:
             await asyncio.sleep(2)
@@ -138,6 +138,7 @@ async def test_redis_killed_restarted_and_frozen_under_load_harms_nothing(
             await judge.close()
             await store.close()
     await running  # a failed grade is raised here
+    assert healthy > 400
     assert load.wrong == 0
     assert load.slowest_s < 5
     assert max(restarted_s, thawed_s) < 5
@@ -146,9 +147,9 @@ async def test_redis_killed_restarted_and_frozen_under_load_harms_nothing(
 
 
 async def test_many_slow_calls_at_once(upstream: Upstream, make_judge: MakeJudge) -> None:
-    upstream.script = lambda asked: completion(truth(asked.text), delay_s=1.0)
+    upstream.script = lambda asked: completion(truth(asked.text), delay_s=5.0)
     judge = make_judge(concurrency=1000)
     await judge.warm()
     replies = await asyncio.gather(*(judge.judge(call(f"number {i}")) for i in range(1000)))
     assert all(r.content == truth(f"number {i}") for i, r in enumerate(replies))
-    assert upstream.most_in_flight > 500
+    assert upstream.most_in_flight == 1000

@@ -150,4 +150,4 @@ async def test_a_runner_weaker_than_the_service_allows_runs_nothing(tmp_path: Pa
             await remote.started()
         assert live.sandbox.stats().calls == {}
     assert (caught.value.kind, caught.value.retryable) == ("isolation_too_weak", False)  # type: ignore[attr-defined]
-    assert (found["ok"], found["state"]) == (True, "refused")
+    assert (found["ok"], found["state"], remote.state) == (True, "refused", "refused")

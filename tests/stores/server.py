@@ -26,6 +26,20 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def certificate(folder: Path) -> tuple[Path, list[str]]:
+    """Return the certificate of a server on 127.0.0.1, and the options that make Redis use it."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-subj", "/CN=test"]
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *files],
+        check=True,
+        capture_output=True,
+    )
+    options = ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
+    return cert, [*options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no"]
+
+
 class RedisServer:
     """One ``redis-server`` (or sentinel) process."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from service.stores import RedisStore, Reservation, StoreConfig
-from tests.stores.server import RedisServer, Sentinel, free_port
+from tests.stores.server import RedisServer, Sentinel, certificate, free_port
 
 pytestmark = pytest.mark.integration
 
@@ -38,25 +37,9 @@ async def keeps_its_promises(store: RedisStore) -> None:
     assert not trouble
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Return key and certificate of a server on 127.0.0.1."""
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-subj", "/CN=test"]
-    files = ["-keyout", str(key), "-out", str(cert)]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *files],
-        check=True,
-        capture_output=True,
-    )
-    return key, cert
-
-
 async def test_tls(tmp_path: Path) -> None:
-    key, cert = certificate(tmp_path)
-    options = ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
-    with RedisServer(
-        *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no", tls=True
-    ) as server:
+    cert, options = certificate(tmp_path)
+    with RedisServer(*options, tls=True) as server:
         store = RedisStore(StoreConfig(url=server.url, tls_ca_file=str(cert), timeout_s=2.0))
         await keeps_its_promises(store)
         await store.close()

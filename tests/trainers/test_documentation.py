@@ -10,11 +10,8 @@ import pytest
 
 from service.trainers import skyrl
 from service.trainers import verl as verl_adapter
-from tests.trainers.servers import KEY, ROOT
-
-PAGE = (ROOT / "docs" / "trainers.md").read_text("utf-8")
-SNIPPETS = dict(re.findall(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
-ADDRESS = "http://127.0.0.1:8080"
+from tests.trainers.page import ADDRESS, SNIPPETS
+from tests.trainers.servers import KEY
 
 
 class Recorder:

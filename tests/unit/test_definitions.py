@@ -43,7 +43,7 @@ def test_definition_is_documented_and_has_examples(definition: Definition) -> No
     assert definition.description.endswith(".")
     assert "Sources:" in readme
     examples = definition.examples()
-    assert len(examples) >= 8
+    assert len(examples) >= 12
     assert len({example["note"] for example in examples}) == len(examples)
     rewards = {example["reward"] for example in examples}
     assert {0.0, 1.0} <= rewards

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from graders.building import Options
 from graders.engine import ENGINE_VERSION, CompiledGrader, compile_grader, digest_of
 from graders.errors import DefinitionError, JudgeUnavailableError
+from graders.grade import Grade
 from graders.metrics import PROFILE
 from graders.ports import JudgeCall, JudgeReply, Ports, SandboxResult
 from graders.sample import Sample
@@ -276,3 +278,51 @@ class TestGrade:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert judge.cancelled == 2
+
+
+class TestWatch:
+    async def test_sees_the_whole_and_every_part_and_changes_nothing(self) -> None:
+        watch = Watching()
+        ports = Ports(judge=FakeJudge(lambda _call: verdict(0.5)), watch=watch)
+        grader = compiled(multi("a + b", a=judge_of("m"), b=EXACT))
+        item = {"a": "x"}
+        assert (await grader.grade(item, Sample("x"), ports)).reward == 1.5
+        assert watch.seen == [
+            "multi begins",
+            "score_model a begins",
+            "score_model a 0.5",
+            "string_check b begins",
+            "string_check b 1.0",
+            "multi 1.5",
+        ]
+
+    async def test_sees_a_grader_alone_as_a_part_without_key_and_its_failure(self) -> None:
+        watch = Watching()
+        ports = Ports(sandbox=FakeSandbox(lambda _run: JudgeUnavailableError("down")), watch=watch)
+        grade = await compiled(CODE).grade({}, Sample("x"), ports)
+        assert [failure.code for failure in grade.failures] == ["judge_unavailable"]
+        assert watch.seen == ["python begins", "python  begins", "python  0.0", "python 0.0"]
+
+    async def test_is_not_shown_what_asks_nothing(self) -> None:
+        watch = Watching()
+        await compiled(EXACT).grade({"a": "x"}, Sample("x"), Ports(watch=watch))
+        assert watch.seen == []
+
+
+class Watching:
+    """Remembers what it was shown, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def whole(self, kind: str, grading: Awaitable[Grade]) -> Grade:
+        return await self._note(kind, grading)
+
+    async def part(self, kind: str, key: str, grading: Awaitable[Grade]) -> Grade:
+        return await self._note(f"{kind} {key}", grading)
+
+    async def _note(self, name: str, grading: Awaitable[Grade]) -> Grade:
+        self.seen.append(f"{name} begins")
+        grade = await grading
+        self.seen.append(f"{name} {grade.reward}")
+        return grade

@@ -23,6 +23,12 @@ FAILURES = [
 ]
 
 
+def test_a_grader_that_failed_gave_no_reward_of_its_own() -> None:
+    assert Grade(reward=0.6).own_reward == 0.6
+    failed = Grade(reward=0.6, failures=(Failure.of(InvalidVariableError("d")),))
+    assert (failed.reward, failed.own_reward) == (0.6, 0.0)
+
+
 def test_live_profile_has_the_24_keys_in_their_recorded_order() -> None:
     keys = list(msgspec.to_builtins(ErrorFlags()))
     assert len(keys) == 24

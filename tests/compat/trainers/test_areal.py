@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from service.trainers.areal import make_reward
 from service.trainers.errors import UngradedError
 from tests.compat.trainers.published import loaded, stand_in
+from tests.trainers.page import PAGE, snippet
 from tests.trainers.servers import definition, flaky, good
 
 
@@ -37,3 +40,16 @@ async def test_a_failure_raises_after_its_retries_which_rejects_the_rollout(wrap
     reward = make_reward(definition=definition("needs-json"))
     with pytest.raises(UngradedError, match="invalid_variable"):
         await wrapper(reward, max_retries=1)("prompt", "no json", [1], [2], answer="Paris")
+
+
+async def test_the_documented_module_is_found_by_its_name_and_called(
+    wrapper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the import that AReaL's workflow makes of a reward function's name."""
+    name = re.findall(r'"reward_fn": "([\w.]+)"', PAGE)[0]
+    with flaky(good) as server, loaded("areal.utils.dynamic_import") as imports:
+        (tmp_path / f"{name.partition('.')[0]}.py").write_text(snippet("areal", server.url))
+        monkeypatch.syspath_prepend(tmp_path)
+        ask = wrapper(imports.import_from_string(name))
+        assert await ask("prompt", "Paris", [1], [2], answer="Paris", messages=[]) == 5.0
+    assert server.bodies[0]["rows"][0]["item"] == {"answer": "Paris"}

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 from service.trainers.errors import UngradedError
 from service.trainers.ms_swift import make_async_orm, make_orm
 from tests.compat.trainers.published import loaded, stand_in
-from tests.trainers.servers import definition
+from tests.trainers.page import PAGE, snippet
+from tests.trainers.servers import definition, flaky, good
 
 
 class Sample:
@@ -26,7 +29,8 @@ class Sample:
         self.answer = answer
 
     def to_reward_row(self) -> dict[str, Any]:
-        ours: dict[str, Any] = {"answer": self.answer, "images": [], "tools": None}
+        columns = {"answer": self.answer, "solution": self.answer}
+        ours: dict[str, Any] = {**columns, "images": [], "tools": None}
         theirs = {"prompt_id": "1", "request_id": "2", "finish_reason": "stop"}
         more = {"is_truncated": False, "rollout_infos": {}, "response_token_ids": [[1]]}
         return {"messages": self.messages, **theirs, **more, **ours}
@@ -81,3 +85,15 @@ def test_none_alone_would_count_as_zero_so_failures_raise(compute: Any) -> None:
     rewards = compute(samples, abstaining)
     assert torch.isnan(rewards).all()
     assert rewards.nansum(dim=1).tolist() == [0.0]  # as swift/rl_core/advantage.py adds up
+
+
+def test_the_documented_plugin_registers_a_reward(
+    compute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = stand_in("swift.infer_engine", InferRequest=object)
+    flag = re.findall(r"--reward_funcs (\w+)", PAGE)[0]
+    with flaky(good) as server, loaded("swift.rewards.orm", infer) as orm:
+        monkeypatch.setitem(sys.modules, "swift.rewards", stand_in("swift.rewards", orms=orm.orms))
+        exec(snippet("ms_swift", server.url), {})  # noqa: S102 - our page
+        assert compute([Sample("Paris", "Paris")], orm.orms[flag]).tolist() == [[5.0]]
+    assert server.bodies[0]["rows"][0]["item"] == {"answer": "Paris"}

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from service.trainers.errors import UngradedError
-from tests.trainers.servers import definition
+from tests.trainers.page import snippet
+from tests.trainers.servers import definition, flaky, good
 
 
 def test_the_environment_is_made_by_name_and_steps_once() -> None:
@@ -41,3 +42,18 @@ def test_a_failure_raises_out_of_the_step() -> None:
     assert isinstance(env, Env)
     with pytest.raises(UngradedError):
         env.step("no json")
+
+
+def test_the_documented_registration_makes_an_environment() -> None:
+    import skyrl_gym
+    from skyrl_gym.envs.registration import deregister
+
+    with flaky(good) as server:
+        exec(snippet("skyrl", server.url), {})  # noqa: S102 - our page
+        try:
+            extras = {"reward_spec": {"method": "rule", "ground_truth": "Paris"}}
+            env = skyrl_gym.make("exact", env_config={}, extras=extras)
+            assert env.step("Paris")["reward"] == 5.0
+        finally:
+            deregister("exact")
+    assert server.bodies[0]["rows"][0]["item"] == {"answer": "Paris"}

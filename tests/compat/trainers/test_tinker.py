@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from service.trainers.errors import UngradedError
 from service.trainers.tinker import EnvReward, make_reward
-from tests.trainers.servers import definition
+from tests.trainers.page import snippet
+from tests.trainers.servers import definition, flaky, good
 
 
 def group(texts: list[str], step_reward: EnvReward, item: dict[str, Any]) -> tuple[Any, Any]:
@@ -82,3 +84,17 @@ async def test_a_failing_rollout_ends_the_group_or_is_retried_as_the_strategy_sa
     done = await rollout(builder, policy, RetryOnFailure(max_retries=1))
     assert [error.error_type for error in done.rollout_errors] == ["UngradedError"]
     assert done.final_rewards_G == [1.0, 1.0]
+
+
+async def test_the_documented_step_gives_a_result_of_theirs() -> None:
+    import tinker
+    from tinker_cookbook.rl.types import StepResult
+
+    renderer = types.SimpleNamespace(parse_response=lambda _: ({"content": "Paris"}, True))
+    env = types.SimpleNamespace(renderer=renderer, answer="Paris")
+    names: dict[str, Any] = {"tinker": tinker, "StepResult": StepResult}
+    with flaky(good) as server:
+        exec(snippet("tinker", server.url), names)  # noqa: S102 - our page
+        result = await names["step"](env, [1, 2])
+    assert (result.reward, result.episode_done) == (5.0, True)
+    assert server.bodies[0]["rows"][0]["item"] == {"answer": "Paris"}

@@ -16,7 +16,8 @@ import pytest
 
 from service.trainers.torchtune import GraderReward
 from tests.compat.trainers.published import stand_in
-from tests.trainers.servers import definition
+from tests.trainers.page import snippet
+from tests.trainers.servers import definition, flaky, good
 
 
 @dataclass
@@ -27,9 +28,8 @@ class RewardOutput:
     rewards: dict[str, Any] | None = field(default_factory=dict)
 
 
-def test_a_batch_becomes_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
+@pytest.fixture(autouse=True)
+def _torchtune(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules,
         "torchtune.dev.rl.rewards",
@@ -37,6 +37,21 @@ def test_a_batch_becomes_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for name in ("torchtune", "torchtune.dev", "torchtune.dev.rl"):
         monkeypatch.setitem(sys.modules, name, stand_in(name))
+
+
+def test_the_documented_reward_takes_tensors() -> None:
+    import torch
+
+    names: dict[str, Any] = {"completion_ids": torch.ones(2, 5)}
+    with flaky(good) as server:
+        exec(snippet("torchtune", server.url), names)  # noqa: S102 - our page
+    assert torch.equal(names["output"].total_reward, torch.tensor([5.0, 4.0]))
+    assert [row["item"] for row in server.bodies[0]["rows"]] == [{"answer": "Paris"}] * 2
+
+
+def test_a_batch_becomes_tensors() -> None:
+    import torch
+
     reward = GraderReward(definition=definition("parts"))
     output = reward(torch.ones(2, 5), ["Paris", "in Paris"], ["Paris", "Paris"])
     assert output.reward_base_name == "parts"

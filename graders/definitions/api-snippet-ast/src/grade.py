@@ -16,7 +16,7 @@ BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 
 def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
     """Return the sum of the steps that an answer reaches; 0.0 for no code, and for too much."""
-    text = (sample.get("output_text") or "").strip()
+    text = stripped(sample.get("output_text"))
     blocks = BLOCK.findall(text)
     code = blocks[0] if blocks else text
     if not code.strip() or len(blocks) > 1 or len(text) > MOST:
@@ -49,6 +49,11 @@ def stands_in(tree: SgNode, pattern: object) -> bool:
         return isinstance(pattern, str) and tree.find(pattern=pattern) is not None
     except (RuntimeError, ValueError):
         return False
+
+
+def stripped(value: object) -> str:
+    """Return ``value`` without white space around it if it is text, else nothing."""
+    return value.strip() if isinstance(value, str) else ""
 
 
 def listed(value: object) -> list[Any]:
