@@ -59,7 +59,7 @@ LABELS = {
     "route": "Of requests the path template, `(none)` where none matched; of judges the name of a "
     "route of the routes file.",
     "sign": "`positive` or `negative`.",
-    "state": "`off`, `starting`, `running`, `refused` or, of a runner, `away`.",
+    "state": "`off`, `starting`, `running` or `refused`.",
     "status": "HTTP status of the answer.",
     "type": "Type of the grader, as the JSON spells it.",
     "version": "Version of a grader, empty for ad hoc ones; of the build that of gradekeeper.",
@@ -276,7 +276,7 @@ class Metrics:
             "sandbox_state",
             "workers",
             "Workers by the state of their sandbox; refused is below the minimum isolation, or "
-            "without an image; away is a runner that was not reached last.",
+            "without an image.",
             "state",
         )
 
@@ -284,7 +284,10 @@ class Metrics:
             "runner_calls_total", "calls", "Calls sent to a separate runner, by outcome.", "outcome"
         )
         self.runner_in_flight = gauge(
-            "runner_in_flight", "calls", "Calls under way at a separate runner, or waiting for it."
+            "runner_in_flight", "calls", "Calls under way at a separate runner."
+        )
+        self.runner_away = gauge(
+            "runner_away", "workers", "Workers that did not reach their runner last."
         )
 
     def _declare_judge(self) -> None:

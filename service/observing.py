@@ -22,7 +22,7 @@ from service.sandbox import RemoteSandbox
 from service.stores import NANO, Store
 
 _LEVELS = ("namespaces", "lsm", "seccomp", "process")
-_STATES = ("off", "starting", "running", "refused", "away")
+_STATES = ("off", "starting", "running", "refused")
 
 
 class Growth:
@@ -81,6 +81,7 @@ class SandboxObserver:
         stats, metrics = sandbox.stats(), self._metrics
         self._growth.add(metrics.runner_calls, {(k,): v for k, v in stats.calls.items()})
         metrics.runner_in_flight.set(stats.in_flight)
+        metrics.runner_away.set(stats.away)
 
 
 class Observer:
@@ -93,7 +94,9 @@ class Observer:
         self._jobs = jobs
         self._adapters = adapters
         self._growth = Growth()
-        self._sandbox = SandboxObserver(self._metrics, adapters.sandbox) if adapters else None
+        self._sandbox = (
+            None if adapters is None else SandboxObserver(self._metrics, adapters.sandbox)
+        )
         self._histograms: dict[tuple[Histogram, str], Latency] = {}
 
     def look(self) -> None:

@@ -10,7 +10,6 @@ Level = Literal["namespaces", "lsm", "seccomp", "process"]
 Layer = Literal["namespaces", "landlock", "seccomp"]
 Profile = Literal["strict", "processes"]
 Seeds = Literal["fresh", "fixed"]
-RemoteState = Literal["starting", "running", "refused", "away"]
 
 # Strongest first.
 LEVELS: tuple[Level, ...] = ("namespaces", "lsm", "seccomp", "process")
@@ -221,7 +220,9 @@ class RemoteStats(msgspec.Struct, frozen=True, kw_only=True):
         calls: Finished calls: ``answered``, ``refused``, ``overloaded``, ``unavailable`` or
             ``cancelled``.
         in_flight: Calls under way, those that wait here or there included.
+        away: Whether the last exchange did not reach the runner.
     """
 
     calls: dict[str, int]
     in_flight: int
+    away: bool

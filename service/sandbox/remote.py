@@ -11,14 +11,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from graders.errors import GraderError, OverloadedError, SandboxUnavailableError
 from service.logs import event
 from service.sandbox.addresses import check_url
-from service.sandbox.config import IsolationReport, RemoteConfig, RemoteState, RemoteStats
+from service.sandbox.config import IsolationReport, RemoteConfig, RemoteStats
 from service.sandbox.messages import (
     HEARTBEAT,
     MEDIA_TYPE,
@@ -58,13 +58,7 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteSandbox:
-    """Runs Python graders in a runner; belongs to one event loop.
-
-    Attributes:
-        required: Whether the service starts only once the runner can be used.
-        report: The runner's isolation when it was last looked at; None if that failed.
-        state: What the last exchange showed: ``refused`` is too weak, ``away`` not reached.
-    """
+    """Runs Python graders in a runner; belongs to one event loop."""
 
     def __init__(self, config: RemoteConfig, tokens: TokenFile) -> None:
         """Remember where the runner is; nothing connects before the first call.
@@ -78,9 +72,20 @@ class RemoteSandbox:
         self._transport: RunnerTransport | None = None
         self._calls: Counter[str] = Counter()
         self._in_flight = 0
-        self.state: RemoteState = "starting"
+        self._away = False
         self.required = config.required
         self.report: IsolationReport | None = None
+
+    @property
+    def state(self) -> Literal["starting", "running", "refused"]:
+        """How far it has come, by what the runner said last; ``starting`` before that."""
+        if self.report is None:
+            return "starting"
+        try:
+            require_level(self.report, self._config.minimum_level)
+        except IsolationTooWeakError:
+            return "refused"
+        return "running"
 
     def start(self) -> None:
         """Do nothing: the runner starts elsewhere."""
@@ -94,7 +99,7 @@ class RemoteSandbox:
         end = time.monotonic() + self._config.patience_s
         while True:
             try:
-                self._require_level(await self._look())
+                require_level(await self._look(), self._config.minimum_level)
             except IsolationTooWeakError:
                 raise
             except SandboxUnavailableError:
@@ -201,18 +206,6 @@ class RemoteSandbox:
         self.report = ready.dependencies.sandbox.isolation
         return self.report
 
-    def _require_level(self, report: IsolationReport) -> None:
-        """Do nothing if ``report`` reaches what the service asks for.
-
-        Raises:
-            IsolationTooWeakError: It does not.
-        """
-        try:
-            require_level(report, self._config.minimum_level)
-        except IsolationTooWeakError:
-            self.state = "refused"
-            raise
-
     def _open(self) -> RunnerTransport:
         if self._transport is None:
             from service.sandbox.transport import RunnerTransport  # noqa: PLC0415 - brings aiohttp
@@ -221,9 +214,9 @@ class RemoteSandbox:
         return self._transport
 
     def _gone(self, why: str) -> SandboxUnavailableError:
-        if self.state != "away":
+        if not self._away:
             event(logger, logging.WARNING, "the runner is away", {"reason": why})
-        self.state = "away"
+        self._away = True
         return SandboxUnavailableError(
             f"the runner of Python graders cannot be reached: {why}",
             retry_after_s=1.0,
@@ -231,20 +224,20 @@ class RemoteSandbox:
         )
 
     def _reached(self) -> None:
-        if self.state == "away":
+        if self._away:
             event(logger, logging.INFO, "the runner is back", {})
-        self.state = "running"
+        self._away = False
 
     def stats(self) -> RemoteStats:
         """Return counters since the start and gauges of now."""
-        return RemoteStats(calls=dict(self._calls), in_flight=self._in_flight)
+        return RemoteStats(calls=dict(self._calls), in_flight=self._in_flight, away=self._away)
 
     async def check(self) -> dict[str, Any]:
         """Return what ``/readyz`` shows; a runner that is away costs Python graders only."""
         shown = {"ok": True, "runner": self._config.url}
         try:
             report = await self._look()
-            self._require_level(report)
+            require_level(report, self._config.minimum_level)
         except IsolationTooWeakError as error:
             return {**shown, "state": "refused", "reason": str(error)}
         except SandboxUnavailableError as error:

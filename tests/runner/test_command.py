@@ -256,7 +256,7 @@ class TestService:
         assert ready.json()["dependencies"]["sandbox"]["state"] == "away"
         assert (ready.status_code, refused.status_code, fine.json()["reward"]) == (200, 503, 1.0)
         assert refused.headers["retry-after"] == "1"
-        assert metric(text, 'gradekeeper_sandbox_state{state="away"}') == 1
+        assert metric(text, "gradekeeper_runner_away") == 1
 
 
 def _service(tmp_path: Path, url: str) -> Settings:

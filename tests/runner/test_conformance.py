@@ -126,10 +126,13 @@ async def test_the_shorter_time_limit_counts(
 
 async def test_the_isolation_is_that_of_the_runner(tmp_path: Path) -> None:
     async with running(tmp_path) as live, asking(live.url) as remote:
+        states = [remote.state]
         found = await remote.check()
+        states.append(remote.state)
         report = live.sandbox.report()
         result = await remote.run(question())
     assert remote.report == report
+    assert states == ["starting", "running"]
     assert found == {
         "ok": True,
         "runner": live.url,
@@ -150,4 +153,5 @@ async def test_a_runner_weaker_than_the_service_allows_runs_nothing(tmp_path: Pa
             await remote.started()
         assert live.sandbox.stats().calls == {}
     assert (caught.value.kind, caught.value.retryable) == ("isolation_too_weak", False)  # type: ignore[attr-defined]
-    assert (found["ok"], found["state"], remote.state) == (True, "refused", "refused")
+    assert (found["ok"], found["state"]) == (True, "refused")
+    assert remote.state == "refused"
