@@ -35,7 +35,7 @@ from service.sandbox import (
     ZygoteLostError,
     start_sandbox,
 )
-from service.sandbox.build_image import interpreter, known_tags
+from service.sandbox.build_image import interpreter, is_complete, known_tags
 from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
@@ -270,11 +270,7 @@ def sandbox_config(settings: Settings) -> SandboxConfig:
         AdapterError: No grader image is built.
     """
     root = Path(settings.sandbox_images_dir or Path(sys.prefix) / "share" / "grader-images")
-    images = {
-        tag: str(interpreter(root / tag))
-        for tag in known_tags()
-        if interpreter(root / tag).exists()
-    }
+    images = {tag: str(interpreter(root / tag)) for tag in known_tags() if is_complete(root / tag)}
     if not images:
         raise AdapterError(
             f"no grader image is built in {root}; `make sandbox` builds it "
@@ -289,6 +285,7 @@ def sandbox_config(settings: Settings) -> SandboxConfig:
         memory_bytes=settings.sandbox_memory_bytes,
         disk_bytes=settings.sandbox_disk_bytes,
         cores=settings.sandbox_cores,
+        first_cpu=os.getpid() * settings.sandbox_cores,  # numbers of workers follow one another
         slots=settings.sandbox_slots or max(1, cpus // settings.workers),
         queue_length=settings.sandbox_queue,
         seeds=settings.sandbox_seeds,
@@ -323,7 +320,10 @@ class LateSandbox:
             raise
         report = self.running.report()
         fields = {"isolation": report.level, "profile": report.profile, "notes": report.notes}
-        event(logger, logging.INFO, "sandbox ready", fields)
+        if report.level == "process":
+            event(logger, logging.WARNING, "Python graders are not isolated", fields)
+        else:
+            event(logger, logging.INFO, "sandbox ready", fields)
         return self.running
 
     async def started(self) -> RunningSandbox:
@@ -371,7 +371,10 @@ class LateSandbox:
         """Return what ``/readyz`` shows; only while it starts are we not ready."""
         found: dict[str, Any] = {"ok": self.state != "starting", "state": self.state}
         if self.running is not None:
-            found["isolation"] = msgspec.to_builtins(self.report)
+            report = self.running.report()
+            found["isolation"] = msgspec.to_builtins(report)
+            if report.level == "process":
+                found["state"] = "degraded"
         elif self.state == "refused" and self._task is not None:
             found["reason"] = str(self._task.exception())
         return found

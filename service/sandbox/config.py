@@ -29,10 +29,12 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         disk_bytes: Scratch space of one call.
         disk_files: Files and directories of one call (where the scratch is our own tmpfs).
         cores: CPUs one call may use.
+        first_cpu: Where the CPUs of the first slot begin; should differ between workers.
         open_files: Descriptors of one call.
         max_source_bytes: Longest source.
         max_output_bytes: Kept of each of stdout and stderr.
         max_processes: Processes of one call under ``processes``.
+        max_threads: Threads of one call, all its processes together.
         slots: Calls that run at once; 0 for one a CPU.
         slow_slots: Further calls that may run while that many others have been running for
             `slow_after_s`.
@@ -60,10 +62,12 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int = 1 << 30
     disk_files: int = 20_000
     cores: int = 2
+    first_cpu: int = 0
     open_files: int = 64
     max_source_bytes: int = 256 * 1024
     max_output_bytes: int = 64 * 1024
     max_processes: int = 32
+    max_threads: int = 256
     slots: int = 0
     slow_slots: int = 32
     give_way_after_s: float = 0.1

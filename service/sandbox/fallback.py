@@ -27,7 +27,7 @@ from service.sandbox.config import IsolationReport, RunTerms, SandboxConfig, San
 from service.sandbox.environment import ENVIRONMENT
 from service.sandbox.guest import boot_code
 from service.sandbox.slots import Slots
-from service.sandbox.supervisor import encoded, seed_of, unknown_image
+from service.sandbox.supervisor import encoded, seed_of, unknown_image, with_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ class ProcessSandbox:
         terms = (terms or RunTerms(timeout_s=self._config.timeout_s)).within(self._config)
         queued = time.monotonic()
         try:
-            slot = await self._slots.acquire()
+            slot = await self._slots.acquire(hash(source))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise
@@ -114,7 +114,7 @@ class ProcessSandbox:
         return SandboxResult(
             outcome=finished.outcome,
             value=finished.value if finished.outcome == "value" else None,
-            details=finished.details,
+            details=with_hint(finished.details, frozenset()),
             stdout=finished.stdout.decode(errors="replace"),
             stderr=finished.stderr.decode(errors="replace"),
             execution_time_s=time.monotonic() - started,
@@ -124,9 +124,13 @@ class ProcessSandbox:
     async def _execute(
         self, interpreter: str, source: bytes, payload: bytes, terms: RunTerms
     ) -> Finished:
-        directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
-        )
+        try:
+            directory = await asyncio.to_thread(
+                tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+            )
+        except OSError as error:
+            msg = f"there is no place for a grader's files: {error}"
+            raise SandboxUnavailableError(msg, kind="no_scratch") from error
         try:
             process = await asyncio.create_subprocess_exec(
                 interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),

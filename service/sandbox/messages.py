@@ -18,6 +18,7 @@ from graders.errors import (
     GraderError,
     InputTooLongError,
     OverloadedError,
+    SandboxOverloadedError,
     SandboxUnavailableError,
     UpstreamError,
 )
@@ -113,7 +114,7 @@ def error_of(refused: Refused) -> GraderError:
             return InputTooLongError(refused.details)
         case _:
             overloaded = refused.cause == "overloaded"
-            failure = OverloadedError if overloaded else SandboxUnavailableError
+            failure = SandboxOverloadedError if overloaded else SandboxUnavailableError
             return failure(
                 refused.details,
                 retryable=refused.retryable,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from graders.errors import UpstreamError
 from service.sandbox.canaries import FILES, NETWORK, PROCESSES, STAT, Targets, canaries
 from service.sandbox.config import LEVELS, IsolationReport, Level, SandboxConfig
+from service.sandbox.environment import private_namespaces
 from service.sandbox.guest.landlock import ABI_SCOPES
 from service.sandbox.problems import IsolationTooWeakError
 
 if TYPE_CHECKING:
+    from graders.ports import SandboxResult
     from service.sandbox.environment import Environment
     from service.sandbox.supervisor import SubprocessSandbox
 
@@ -31,7 +31,7 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
         notes += environment.notes
         selftest = {name: selftest.get(name, True) and held for name, held in stopped.items()}
     facts = sandbox.environments[0].facts
-    private = _private_namespaces(sandbox.environments[0])
+    private = private_namespaces(sandbox.environments[0].facts)
     return IsolationReport(
         level=max(levels, key=LEVELS.index),
         minimum_level=config.minimum_level,
@@ -58,6 +58,7 @@ async def _attack(
     sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig
 ) -> dict[str, bool]:
     stopped = {}
+    await environment.tier(0)  # what does not start at all is not to be reported attack by attack
     async with Targets(config.memory_bytes, config.scratch_dir) as targets:
         for name, template in canaries(config.profile).items():
             # Not str.format: the sources have braces of their own.
@@ -66,27 +67,21 @@ async def _attack(
                 source = source.replace("{" + key + "!r}", repr(value)).replace(
                     "{" + key + "}", str(value)
                 )
-            try:
-                result = await sandbox.attack(environment, source, config.selftest_timeout_s)
-            except UpstreamError:
-                stopped[name] = False
-                continue
+            result = await _answer(sandbox, environment, source, config.selftest_timeout_s)
             stopped[name] = result.outcome == "no_result" if name == "N09" else result.value == 1.0
             if name == "F05":
                 stopped[name] = targets.files_unchanged()
     return stopped
 
 
-def _private_namespaces(environment: Environment) -> set[str]:
-    found = set()
-    for name, inode in environment.facts["namespaces"].items():
-        try:
-            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
-        except OSError:
-            continue
-        if ours != inode:
-            found.add(name)
-    return found
+async def _answer(
+    sandbox: SubprocessSandbox, environment: Environment, source: str, timeout_s: float
+) -> SandboxResult:
+    """Return what came of a canary; on a busy machine one may run out of time without a fault."""
+    result = await sandbox.attack(environment, source, timeout_s)
+    if result.outcome == "timeout":
+        result = await sandbox.attack(environment, source, 2 * timeout_s)
+    return result
 
 
 def _level(stopped: dict[str, bool], environment: Environment) -> Level:
@@ -97,7 +92,7 @@ def _level(stopped: dict[str, bool], environment: Environment) -> Level:
         return "process"
     if not held(FILES):
         return "seccomp"
-    if held(STAT) and _private_namespaces(environment).issuperset(_OWN_NAMESPACES):
+    if held(STAT) and private_namespaces(environment.facts).issuperset(_OWN_NAMESPACES):
         return "namespaces"
     return "lsm"
 
@@ -128,6 +123,7 @@ def shortcomings(report: IsolationReport) -> tuple[str, ...]:
             reasons.append(f"canary attacks that got through: {', '.join(through)}")
         reasons += report.notes
         reasons = reasons or [f"level {report.minimum_level} was not reached"]
-    if report.profile == "processes" and report.landlock_abi < ABI_SCOPES and not report.pidns:
-        reasons.append(f"profile processes needs Landlock ABI {ABI_SCOPES} or a pid namespace")
+    if report.profile == "processes" and report.landlock_abi < ABI_SCOPES:
+        # A pid namespace is not enough: all graders of an image share it with their zygotes.
+        reasons.append(f"profile processes needs Landlock ABI {ABI_SCOPES} (Linux 6.12)")
     return tuple(reasons)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from graders.errors import GraderError, OverloadedError, SandboxUnavailableError
+from graders.errors import (
+    GraderError,
+    OverloadedError,
+    SandboxOverloadedError,
+    SandboxUnavailableError,
+)
 from service.logs import event
 from service.sandbox.addresses import check_url
 from service.sandbox.config import IsolationReport, RemoteConfig, RemoteStats
@@ -123,7 +128,7 @@ class RemoteSandbox:
         if self._in_flight >= config.queue_length:
             self._calls["overloaded"] += 1
             message = f"{config.queue_length} Python grader calls are under way already"
-            raise OverloadedError(message, retry_after_s=1.0, kind="sandbox_queue_full")
+            raise SandboxOverloadedError(message, retry_after_s=1.0, kind="sandbox_queue_full")
         question = _encode(
             RunQuestion(
                 source=run.source,

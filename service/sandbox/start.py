@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+from graders.errors import UpstreamError
 from service.sandbox.config import IsolationReport
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.guest import syscalls
@@ -33,9 +34,9 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
     try:
         await sandbox.start()
         report = await find_level(sandbox, config)
-    except ZygoteLostError as error:
+    except (UpstreamError, OSError) as error:
         await sandbox.close()
-        return _fall_back(config, (str(error),))
+        return _fall_back(config, (f"it does not start: {error}",))
     if report.level == "process":
         await sandbox.close()
         return _fall_back(config, shortcomings(report) or _canaries_through(report))

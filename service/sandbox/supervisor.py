@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, ParamSpec
+
+import msgspec
 
 from graders.errors import DefinitionError, Finding, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
@@ -23,18 +26,19 @@ from service.sandbox.config import (
 )
 from service.sandbox.environment import Environment, known_packages
 from service.sandbox.problems import ZygoteLostError
-from service.sandbox.slots import Slots
+from service.sandbox.slots import Slots, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from service.sandbox.calls import Call, Finished, Reason
-    from service.sandbox.zygotes import TierLink
 
 P = ParamSpec("P")
 
-_SLOW_NICE = 15
+_RETRY_AFTER_S = 0.1
 _DISK_CHECK_S = 0.2
+_MAX_ASTRAY = 10  # measurements in a row that the grader has led astray
+_MEASURED_AT_ONCE = 4
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z0-9_]+)")
 
 
@@ -56,6 +60,7 @@ class SubprocessSandbox:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._live: set[Call] = set()
         self._closed = False
+        self._measuring = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self._environments = {
             tag: Environment(
                 tag, interpreter, config, slots=width + config.slow_slots, on_kill=self._count_kill
@@ -173,21 +178,22 @@ class SubprocessSandbox:
             msg = "the sandbox is closed"
             raise SandboxUnavailableError(msg, kind="closed")
         queued = time.monotonic()
-        slot = await self._slots.acquire()
+        slot = await self._slots.acquire(hash(source))
         self._queue_s += time.monotonic() - queued
         try:
             return await self._run_in_slot(environment, source, payload, slot, terms)
         except ZygoteLostError:
-            pass
+            # Nothing could be forked, perhaps: who takes every thread there is, is found soon.
+            await asyncio.sleep(_RETRY_AFTER_S)
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
-        slot = await self._slots.acquire()
+        slot = await self._slots.acquire(hash(source))
         return await self._run_in_slot(environment, source, payload, slot, terms)
 
     async def attack(
         self, environment: Environment, source: str, timeout_s: float
     ) -> SandboxResult:
         """Run a canary of the self-test, as `run` would run it, without counting it."""
-        terms = self._terms(RunTerms(timeout_s=timeout_s))
+        terms = RunTerms(timeout_s=timeout_s, seeds=self._config.seeds)
         return await self._admit(environment, source.encode(), b'{"sample":{},"item":{}}', terms)
 
     async def _run_in_slot(
@@ -195,25 +201,37 @@ class SubprocessSandbox:
     ) -> SandboxResult:
         call: Call | None = None
         started = time.monotonic()
+        turn = Turn(
+            self._slots,
+            slot,
+            give_way_after_s=self._config.give_way_after_s,
+            slow_after_s=self._config.slow_after_s,
+        )
         try:
             program = await environment.program(source)
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
-            tier = await environment.tier(program.bits)
+            tier = await environment.tier(environment.bits(program.names))
             seed = seed_of(terms.seeds, source, payload)
             started = time.monotonic()
             call = environment.begin(
                 tier, program, payload, slot=slot, seed=seed, timeout_s=terms.timeout_s
             )
             self._live.add(call)
-            self._watch(environment, tier, call, slot)
+            turn.begin(functools.partial(tier.give_way, call))
+            self._watch(environment, call, slot)
             finished = await call.result
             return self._result(environment, finished, time.monotonic() - started)
+        except OSError as error:  # no descriptor, no memory, no place for files
+            msg = f"the sandbox has run out of something: {error}"
+            raise ZygoteLostError(msg) from error
         finally:
             if call is None:
+                turn.end()
                 self._slots.release(slot, held_s=None)
             else:
                 call.kill("cancelled")
+                call.gone.add_done_callback(lambda _: turn.end())
                 self._give_back(environment, call, slot, started)
 
     def _result(
@@ -259,48 +277,33 @@ class SubprocessSandbox:
         finally:
             self._slots.release(slot, held_s=held_s)
 
-    def _watch(self, environment: Environment, tier: TierLink, call: Call, slot: int) -> None:
-        loop = asyncio.get_running_loop()
-
-        def give_way() -> None:
-            tier.renice(call, _SLOW_NICE)
-            if not self._slots.let_others_pass(slot):
-                left_s = self._config.slow_after_s - self._config.give_way_after_s
-                timers.append(loop.call_later(left_s, self._slots.mark_slow, slot))
-
-        timers = [loop.call_later(self._config.give_way_after_s, give_way)]
-        if not environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
-            timers.append(
-                loop.call_later(
-                    _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
-                )
-            )
-
-        def stop(_: asyncio.Future[None]) -> None:
-            for timer in timers:
-                timer.cancel()
-
-        call.gone.add_done_callback(stop)
+    def _watch(self, environment: Environment, call: Call, slot: int) -> None:
+        if environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
+            return
+        timer = asyncio.get_running_loop().call_later(
+            _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+        )
+        call.gone.add_done_callback(lambda _: timer.cancel())
 
     async def _watch_disk(self, environment: Environment, call: Call, slot: int) -> None:
-        limit = self._config.disk_bytes
+        limit, files = self._config.disk_bytes, self._config.disk_files
+        astray = 0
         while not call.gone.done():
             try:
-                used = await asyncio.to_thread(
-                    scratch.usage_bytes,
-                    environment.scratch_fd(slot),
-                    limit,
-                    self._config.disk_files,
-                )
+                async with self._measuring:
+                    used, whole = await asyncio.to_thread(
+                        scratch.usage, environment.scratch_fd(slot), limit, files
+                    )
             except (OSError, IndexError):
                 return
-            if used > limit:
+            astray = 0 if whole else astray + 1
+            if used + call.held_bytes > limit or astray > _MAX_ASTRAY:
                 call.stop(
-                    "disk",
-                    "output",
-                    f"used more than {limit} bytes or {self._config.disk_files} files of scratch",
+                    "disk", "output", f"used more than {limit} bytes or {files} files of scratch"
                 )
-            await asyncio.wait({call.gone}, timeout=_DISK_CHECK_S)
+            # What does not let itself be measured is not given the time to grow.
+            pause_s = _DISK_CHECK_S if whole else _DISK_CHECK_S / _MAX_ASTRAY
+            await asyncio.wait({call.gone}, timeout=pause_s)
 
     def _spawn(
         self,
@@ -335,7 +338,17 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
 
 def seed_of(seeds: Seeds, source: bytes, payload: bytes) -> bytes | None:
     """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
-    return hashlib.sha256(source + b"\0" + payload).digest()[:16] if seeds == "fixed" else None
+    if seeds == "fresh":
+        return None
+    return hashlib.sha256(source + b"\0" + canonical(payload)).digest()[:16]
+
+
+def canonical(payload: bytes) -> bytes:
+    """Return ``payload`` with the keys of its objects in order, whatever order they came in."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
+    except msgspec.DecodeError:
+        return payload
 
 
 def encoded(source: str, max_bytes: int) -> bytes:

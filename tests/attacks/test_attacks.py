@@ -94,7 +94,7 @@ def ran(run: Run, shared: Path) -> dict[str, Any]:
     made makes another one meanwhile.
     """
     if run.place != "plain" and os.geteuid() != 0:
-        pytest.skip("only root can emulate a container")
+        pytest.skip("NOT TESTED: only root can emulate a container; run the attacks as root too")
     for other in (run, *(each for each in RUNS if os.geteuid() == 0 or each.place == "plain")):
         _make(other, shared, wait=False)
         if (shared / f"{RUNS.index(run)}.jsonl").exists():

@@ -113,12 +113,13 @@ class TestBackPressure:
         changes = {"sandbox_slots": 1, "sandbox_queue": 1}
         async with running(tmp_path, **changes) as live, asking(live.url) as remote:
             slots = live.sandbox._slots
-            held = await slots.acquire()
+            held = await slots.acquire(0)
             waiting = asyncio.ensure_future(remote.run(question()))
             await until(lambda: live.sandbox.stats().waiting == 1)
             with pytest.raises(OverloadedError) as caught:
                 await remote.run(question())
             assert caught.value.kind == "sandbox_queue_full"
+            assert caught.value.flag == "python_grader_server_error"
             assert (caught.value.retry_after_s or 0) >= 1
             async with live.client() as client:
                 content = _encoded(question())
@@ -198,7 +199,7 @@ class TestClientGone:
 
     async def test_one_that_goes_while_it_waits_leaves_the_queue(self, tmp_path: Path) -> None:
         async with running(tmp_path, sandbox_slots=1) as live, asking(live.url) as remote:
-            held = await live.sandbox._slots.acquire()
+            held = await live.sandbox._slots.acquire(0)
             call = asyncio.ensure_future(remote.run(question()))
             await until(lambda: live.sandbox.stats().waiting == 1)
             call.cancel()
