@@ -62,7 +62,8 @@ async def catch_mutants(
         ExamplesError: The examples cannot be read.
     """
     assert subject.grader is not None  # noqa: S101 - the caller has looked
-    examples = list(read_examples(subject.examples_file, subject.grader).values())
+    file, version = subject.examples_file, subject.version
+    examples = list(read_examples(file, subject.grader, version).values())
     ports = terms.ports
     if ports.sandbox is not None:
         ports = msgspec.structs.replace(ports, sandbox=_RememberingSandbox(ports.sandbox))
