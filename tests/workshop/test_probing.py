@@ -318,8 +318,8 @@ async def test_the_last_version_is_probed(tmp_path: Path) -> None:
     rows = [row("Paris", 1), row("x", 0)]
     first = subject(tmp_path / "g", CONTAINS, *rows)
     second = msgspec.structs.replace(subject(tmp_path / "g", EXACT, *rows), version=2)
-    assert await probe_subjects([first, second], terms()) == await probe(second, terms())
-    assert await probe_subjects([first], terms()) == await probe(first, terms())
+    assert {each.grader for each in await probe_subjects([first, second], terms())} == {"g@2"}
+    assert {each.grader for each in await probe_subjects([first], terms())} == {"g@1"}
 
 
 class TestCommand:
