@@ -15,6 +15,8 @@ SERVE_FLAGS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(W
 
 # Test processes: one for each core of the smallest machine we support.
 TEST_WORKERS ?= 2
+# --unreachable notice goes on, loudly, where no advisory service can be asked.
+AUDIT_FLAGS ?=
 PYTEST_ARGS ?=
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -42,7 +44,12 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis promtool clean
+# Make sure of a program: its name, then Debian's package of it.
+from_debian = PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] \
+	&& { apt-get install -qq -y $(2) || { apt-get update -qq && apt-get install -qq -y $(2); }; } >/dev/null; } \
+	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; echo "    apt-get install $(2)" >&2; exit 1; }
+
+.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis haproxy promtool sbom audit manifests clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -50,7 +57,7 @@ help:  ## list the targets
 serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
 	@exec $(BIN)/gradekeeper serve $(SERVE_FLAGS)
 
-test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
+test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis haproxy promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
 	@$(BIN)/pytest -m serial --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	@below=; \
@@ -93,11 +100,20 @@ sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 image:  ## build both container images and prove them (Debian, as root); see deploy/verify-image
 	@deploy/verify-image --packages $(GRADEKEEPER_SANDBOX_PACKAGES)
 
+sbom: $(TEST_STAMP) $(PROJECT_STAMP)  ## write bills of materials (CycloneDX) into build/sbom
+	@$(BIN)/python -m tests.tools.sbom build/sbom
+
+audit: $(TEST_STAMP)  ## look every pinned dependency up in the public advisories; needs their services
+	@$(BIN)/python -m tests.tools.audit $(AUDIT_FLAGS)
+
+manifests: $(TEST_STAMP)  ## render the Kubernetes manifests again; needs kubectl
+	@$(BIN)/python -m tests.tools.manifests
+
 redis:  ## make sure there is a Redis server for the tests
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y redis-server \
-		|| { apt-get update -qq && apt-get install -qq -y redis-server; }; } >/dev/null; } \
-		|| { echo "The tests need a Redis server. On Debian and Ubuntu, as root:" >&2; \
-		echo "    apt-get install redis-server" >&2; exit 1; }
+	@$(call from_debian,redis-server,redis-server)
+
+haproxy:  ## make sure there is the load balancer for the tests
+	@$(call from_debian,haproxy,haproxy)
 
 promtool: $(BIN)/python  ## make sure there are promtool and prometheus for the tests
 	@requirements/promtool.sh $(BIN)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import msgspec
 
+from service.bounded import bounded_body
 from service.sandbox.messages import MEDIA_TYPE, READY_PATH, RUN_PATH
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class RunnerTransport:
                 return Reply(
                     status=response.status,
                     media_type=response.content_type,
-                    body=await self._body(response),
+                    body=await bounded_body(response, self._max_bytes),
                 )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -104,17 +105,6 @@ class RunnerTransport:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionFailedError(type(error).__name__) from error
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        parts: list[bytes] = []
-        size = 0
-        async for part in response.content.iter_any():
-            size += len(part)
-            if size > self._max_bytes:
-                response.close()  # the rest is not worth reading
-                return None
-            parts.append(part)
-        return b"".join(parts)
 
     async def close(self) -> None:
         """Close every connection."""
