@@ -29,6 +29,7 @@ from service.sandbox import (
     IsolationTooWeakError,
     ProcessSandbox,
     SandboxConfig,
+    ShortageError,
     SubprocessSandbox,
     ZygoteLostError,
     start_sandbox,
@@ -37,6 +38,8 @@ from service.sandbox.build_image import interpreter, known_tags
 from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
+
+_AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -285,6 +288,8 @@ class LateSandbox:
         self.required = settings.sandbox == "required"
         self._task: asyncio.Task[RunningSandbox] | None = None
         self.running: RunningSandbox | None = None
+        self._shortage: OSError | None = None
+        self._closing = asyncio.Event()
 
     def start(self) -> None:
         """Begin to start in the background; does nothing when switched off."""
@@ -294,7 +299,7 @@ class LateSandbox:
 
     async def _start(self) -> RunningSandbox:
         try:
-            self.running = await start_sandbox(sandbox_config(self._settings))
+            self.running = await self._once_there_is_room()
         except (AdapterError, IsolationTooWeakError, ZygoteLostError) as error:
             event(logger, logging.WARNING, "no Python graders here", {"reason": str(error)})
             raise
@@ -302,6 +307,24 @@ class LateSandbox:
         fields = {"isolation": report.level, "profile": report.profile, "notes": report.notes}
         event(logger, logging.INFO, "sandbox ready", fields)
         return self.running
+
+    async def _once_there_is_room(self) -> RunningSandbox:
+        """Return the sandbox; a full disk or the like is waited out, not taken as a refusal."""
+        while True:
+            try:
+                running = await start_sandbox(sandbox_config(self._settings))
+            except OSError as error:
+                if self._closing.is_set():
+                    raise AdapterError("the sandbox is closed") from error
+                if self._shortage is None:
+                    fields = {"reason": error.strerror or str(error)}
+                    event(logger, logging.WARNING, "the sandbox waits for resources", fields)
+                self._shortage = error
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _AGAIN_S)
+            else:
+                self._shortage = None
+                return running
 
     async def started(self) -> RunningSandbox:
         """Return the sandbox once it runs.
@@ -322,6 +345,8 @@ class LateSandbox:
         """
         running = self.running
         if running is None:
+            if self._shortage is not None:
+                raise ShortageError(self._shortage)
             try:
                 running = await self.started()
             except (AdapterError, IsolationTooWeakError, ZygoteLostError) as error:
@@ -351,10 +376,13 @@ class LateSandbox:
             found["isolation"] = msgspec.to_builtins(self.report)
         elif self.state == "refused" and self._task is not None:
             found["reason"] = str(self._task.exception())
+        elif self._shortage is not None:
+            found["reason"] = self._shortage.strerror
         return found
 
     async def close(self) -> None:
         """Stop it; a start under way ends first, since what it started must be stopped as well."""
+        self._closing.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         if self.running is not None:

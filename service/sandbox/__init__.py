@@ -16,7 +16,11 @@ from service.sandbox.config import (
     TierStats,
 )
 from service.sandbox.fallback import ProcessSandbox
-from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
+from service.sandbox.problems import (
+    IsolationTooWeakError,
+    ShortageError,
+    ZygoteLostError,
+)
 from service.sandbox.start import start_sandbox
 from service.sandbox.supervisor import SubprocessSandbox
 
@@ -29,6 +33,7 @@ __all__ = [
     "Profile",
     "SandboxConfig",
     "SandboxStats",
+    "ShortageError",
     "SubprocessSandbox",
     "TierStats",
     "ZygoteLostError",

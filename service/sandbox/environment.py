@@ -20,7 +20,7 @@ from service.sandbox import scratch
 from service.sandbox.calls import Call, Finished, cpu_seconds, sealed
 from service.sandbox.guest import boot_code
 from service.sandbox.guest.warmups import PACKAGES
-from service.sandbox.problems import ZygoteLostError
+from service.sandbox.problems import ZygoteLostError, is_shortage
 from service.sandbox.zygotes import BaseLink, TierLink, bits_of
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Environment:
 
         Raises:
             ZygoteLostError: It does not start at all.
+            OSError: The system lacks descriptors, memory or disk.
         """
         async with self._starting:
             if self._closed or (self._base is not None and not self._base.closed):
@@ -139,6 +140,8 @@ class Environment:
                 try:
                     await self._start_base()
                 except ZygoteLostError as error:
+                    if self.facts:  # what was tested is what runs: never with less than at first
+                        raise
                     self._namespaces = False
                     self.notes.append(f"no namespaces: {error}")
                 else:
@@ -147,15 +150,18 @@ class Environment:
 
     async def _start_base(self) -> None:
         await self._stop_base()
-        parent = self._config.scratch_dir
-        if parent is None and not self._namespaces:
-            parent = await asyncio.to_thread(scratch.usual_parent, self._config.disk_bytes)
-        self._directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=parent
-        )
-        os.chmod(self._directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._directory = await asyncio.to_thread(self._make_directory)
+        except OSError as error:
+            if is_shortage(error):
+                raise
+            raise ZygoteLostError(f"no directory for scratch: {error.strerror}") from error
         settings = sealed(json.dumps(self._settings()).encode())
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            os.close(settings)
+            raise
         base = BaseLink(ours)
         self._base = base
         try:
@@ -167,10 +173,20 @@ class Environment:
                 self.facts, fds = await base.ready
         except (ZygoteLostError, TimeoutError, OSError) as error:
             await self._stop_base()
+            if is_shortage(error):
+                raise
             raise ZygoteLostError(str(error) or "the base zygote did not start in time") from error
         finally:
             os.close(settings)
         self._scratch = fds or await asyncio.to_thread(self._make_scratch)
+
+    def _make_directory(self) -> str:
+        parent = self._config.scratch_dir
+        if parent is None and not self._namespaces:
+            parent = scratch.usual_parent(self._config.disk_bytes)
+        directory = tempfile.mkdtemp(prefix="gradekeeper-", dir=parent)
+        os.chmod(directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
+        return directory
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
         code = boot_code("base", control, settings)
@@ -331,15 +347,15 @@ class Environment:
 
     async def _compile(self, key: bytes, source: bytes) -> Program:
         tier = await self.tier(0)
-        call = Call(
-            next(self._ids),
-            timeout_s=min(_COMPILE_S, self._config.timeout_s),
-            memory_bytes=self._config.memory_bytes,
-            max_frame_bytes=_MAX_PROGRAM_BYTES,
-            on_kill=self._on_kill,
-        )
         fd = sealed(source)
         try:
+            call = Call(
+                next(self._ids),
+                timeout_s=min(_COMPILE_S, self._config.timeout_s),
+                memory_bytes=self._config.memory_bytes,
+                max_frame_bytes=_MAX_PROGRAM_BYTES,
+                on_kill=self._on_kill,
+            )
             tier.begin(
                 call, slot=self._slots, cpu_s=cpu_seconds(_COMPILE_S, 1), seed=None, fds=(fd,)
             )
@@ -375,15 +391,15 @@ class Environment:
         Raises:
             ZygoteLostError: The tier is gone.
         """
-        call = Call(
-            next(self._ids),
-            timeout_s=timeout_s,
-            memory_bytes=self._config.memory_bytes,
-            max_frame_bytes=2 * self._config.max_output_bytes + 8192,
-            on_kill=self._on_kill,
-        )
         fd = sealed(payload)
         try:
+            call = Call(
+                next(self._ids),
+                timeout_s=timeout_s,
+                memory_bytes=self._config.memory_bytes,
+                max_frame_bytes=2 * self._config.max_output_bytes + 8192,
+                on_kill=self._on_kill,
+            )
             cpu_s = cpu_seconds(timeout_s, self._config.cores)
             tier.begin(call, slot=slot, cpu_s=cpu_s, seed=seed, fds=(program.fd, fd))
         finally:

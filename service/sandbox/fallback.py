@@ -26,6 +26,7 @@ from service.sandbox.calls import Finished, FrameError, cpu_seconds, decode_fram
 from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats
 from service.sandbox.environment import ENVIRONMENT
 from service.sandbox.guest import boot_code
+from service.sandbox.problems import ShortageError, is_shortage
 from service.sandbox.slots import Slots
 from service.sandbox.supervisor import encoded, seed_of, unknown_image
 
@@ -85,6 +86,7 @@ class ProcessSandbox:
 
         Raises:
             SandboxUnavailableError: The interpreter does not start.
+            ShortageError: The system lacks descriptors, memory or disk.
             OverloadedError: The bounded queue is full.
             DefinitionError: Unknown image tag, or a source that is too long.
         """
@@ -105,6 +107,9 @@ class ProcessSandbox:
         )
         try:
             finished = await self._execute(interpreter, source, run.payload)
+        except OSError as error:
+            self._calls["unavailable"] += 1
+            raise ShortageError(error) from error
         finally:
             slow.cancel()
             self._slots.release(slot, held_s=time.monotonic() - started)
@@ -133,6 +138,8 @@ class ProcessSandbox:
             )  # fmt: skip
         except OSError as error:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            if is_shortage(error):
+                raise
             msg = f"the grader interpreter does not start: {error.strerror}"
             raise SandboxUnavailableError(msg, kind="no_interpreter") from error
         self._running.add(process)

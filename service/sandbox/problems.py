@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from graders.errors import SandboxUnavailableError
@@ -47,6 +48,26 @@ class IsolationTooWeakError(SandboxUnavailableError):
             retryable=False,
             kind="isolation_too_weak",
         )
+
+
+# What the system may have again in a moment.
+_SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN}
+)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Return whether ``error`` says that the system lacks descriptors, memory or disk now."""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
+
+
+class ShortageError(SandboxUnavailableError):
+    """The system does not give what a call needs: descriptors, memory or disk."""
+
+    def __init__(self, error: OSError) -> None:
+        """Say what ``error`` is about."""
+        message = f"the system is short of what a call needs: {error.strerror or error}"
+        super().__init__(message, retry_after_s=1.0, kind="shortage")
 
 
 class ZygoteLostError(SandboxUnavailableError):

@@ -23,6 +23,7 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
     Raises:
         IsolationTooWeakError: Only less can be had here; names what is missing and how to get it.
         ZygoteLostError: A configured package set cannot be imported.
+        OSError: The system lacks descriptors, memory or disk.
     """
     if sys.platform != "linux":
         return _fall_back(config, ("not Linux",))
@@ -36,6 +37,9 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
     except ZygoteLostError as error:
         await sandbox.close()
         return _fall_back(config, (str(error),))
+    except OSError:
+        await sandbox.close()
+        raise
     if report.level == "process":
         await sandbox.close()
         return _fall_back(config, shortcomings(report) or _canaries_through(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from graders.ports import SandboxResult, SandboxRun
 from service.sandbox import scratch
 from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats, TierStats
 from service.sandbox.environment import Environment, known_packages
-from service.sandbox.problems import ZygoteLostError
+from service.sandbox.problems import ShortageError, ZygoteLostError, is_shortage
 from service.sandbox.slots import Slots
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ class SubprocessSandbox:
             SandboxUnavailableError: User code was not run to an end, twice, for a reason of the
                 sandbox's own.
             OverloadedError: The bounded queue is full.
+            ShortageError: The system lacks descriptors, memory or disk.
             DefinitionError: Unknown image tag, or a source that is too long.
         """
         environment = self.environment(run.image_tag)
@@ -149,6 +151,9 @@ class SubprocessSandbox:
         except SandboxUnavailableError:
             self._calls["unavailable"] += 1
             raise
+        except OSError as error:
+            self._calls["unavailable"] += 1
+            raise ShortageError(error) from error
         except asyncio.CancelledError:
             self._calls["cancelled"] += 1
             raise
@@ -230,12 +235,13 @@ class SubprocessSandbox:
                 if scratch.is_empty(environment.scratch_fd(slot)):
                     self._slots.release(slot, held_s=held_s)
                     return
-            except (
-                OSError,
-                IndexError,
-            ):  # the zygotes were restarted, and their directories with them
+            except IndexError:  # the zygotes were restarted, and their directories with them
                 self._slots.release(slot, held_s=held_s)
                 return
+            except OSError as error:
+                if error.errno == errno.EBADF:  # same, at this moment
+                    self._slots.release(slot, held_s=held_s)
+                    return
             self._spawn(self._clean, environment, slot, held_s)
 
         call.gone.add_done_callback(reaped)
@@ -282,8 +288,12 @@ class SubprocessSandbox:
                     limit,
                     self._config.disk_files,
                 )
-            except (OSError, IndexError):
+            except IndexError:
                 return
+            except OSError as error:
+                if not is_shortage(error):
+                    return
+                used = 0  # not known this time
             if used > limit:
                 call.stop(
                     "disk",

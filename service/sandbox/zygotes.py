@@ -198,6 +198,9 @@ class TierLink(Link):
                 ended.ended(numbers[0], numbers[1])
         elif operation == STARTED and fds and call_id in self.calls:
             self.calls[call_id].started(fds[0])
+        elif operation == STARTED and not fds:
+            # Its descriptor was lost for want of a free one: nobody could end this process.
+            self.close()
         elif operation == FAILED:
             why = rest.decode(errors="replace")
             # A leaf that was never forked will not be reported as ended.

@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from service.cli import serve, supervisor
 from service.cli.failures import CommandError
+from service.connections import BoundedProtocol
 from service.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.world import (
@@ -179,15 +181,14 @@ class TestComposition:
     ) -> None:
         os.environ.update(GRADEKEEPER_KEEP_ALIVE_S="9", GRADEKEEPER_SHUTDOWN_GRACE_S="8")
         os.environ.update(GRADEKEEPER_BACKLOG="7", GRADEKEEPER_WORKERS="2")
+        os.environ["GRADEKEEPER_RECEIVE_TIMEOUT_S"] = "6.5"
         code, out, _ = run("serve", "--port", "0", "--workers", "1")
         (config,) = configs
         assert code == 0
-        assert (config.loop, config.http, config.ws, config.lifespan) == (
-            "uvloop",
-            "httptools",
-            "none",
-            "on",
-        )
+        assert (config.loop, config.ws, config.lifespan) == ("uvloop", "none", "on")
+        protocol: Any = config.http
+        assert protocol.func is BoundedProtocol
+        assert protocol.keywords == {"receive_timeout_s": 6.5}
         assert (config.timeout_keep_alive, config.timeout_graceful_shutdown) == (9, 8)
         assert (config.backlog, config.workers, config.factory) == (7, 1, False)
         off = (config.access_log, config.server_header, config.date_header, config.proxy_headers)
@@ -280,6 +281,16 @@ class TestOneWorker:
         with running("serve", "--port", "0", **environment) as process:
             assert process.wait(40) == 2
             assert "no grader image is built" in log_of(process)
+
+    def test_has_all_the_descriptors_that_it_may_have(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        try:
+            with serving() as (process, _):
+                found = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert found == (min(hard, 65_536), hard)
 
     def test_a_refusal_is_a_line_on_standard_error(self, definitions: Path) -> None:
         (definitions / "near" / "1.json").write_text("{")

@@ -35,8 +35,9 @@ def judge(background: Background) -> Upstream:
 @pytest.fixture(scope="session")
 def shared(judge: Upstream) -> Iterator[Cluster]:
     """A running cluster; a scenario leaves it as it found it."""
-    # A judge that does not answer is given up after a few seconds instead of two minutes.
-    with cluster(judge.url, JUDGE_DEADLINE_S="4", SHUTDOWN_GRACE_S="10") as found:
+    # Patience of seconds instead of minutes, so that scenarios see the end of it.
+    patience = {"JUDGE_DEADLINE_S": "4", "RECEIVE_TIMEOUT_S": "4", "SHUTDOWN_GRACE_S": "10"}
+    with cluster(judge.url, **patience) as found:
         yield found
 
 

@@ -1,4 +1,4 @@
-"""A fault in the middle of a steady load: what it cost, and how long after it all was well again."""
+"""A fault in the middle of a steady load: what it cost, and how long recovery took."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def story(cluster: Cluster, report: Report, *, url: str = "") -> AsyncIter
 async def eventually(holds: Callable[[], bool], timeout_s: float = RECOVERY_S) -> None:
     """Return once ``holds()``, which may block; fail after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
-        while not await asyncio.to_thread(holds):
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - it belongs to other processes
             await asyncio.sleep(0.05)
 
 

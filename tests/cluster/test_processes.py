@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 
 import psutil
@@ -11,6 +12,7 @@ import pytest
 from tests.cluster.processes import Cluster
 from tests.cluster.story import HOLD_S, Report, blocking, eventually, story
 
+_GRADES = 'grades_total{grader="exact",outcome="ok",version="1"}'
 pytestmark = [pytest.mark.system, pytest.mark.serial]
 
 
@@ -26,12 +28,8 @@ async def test_one_service_is_killed(shared: Cluster, report: Report) -> None:
         await eventually(lambda: not any(process.is_running() for process in family[1:]))
         victim.start()
         await blocking(victim.await_ready)
-        before = await blocking(victim.metric, 'grades_total{grader="exact",outcome="ok",version="1"}')
-        await eventually(lambda: _grades(shared) > before)
-
-
-def _grades(cluster: Cluster) -> float:
-    return cluster.services[0].metric('grades_total{grader="exact",outcome="ok",version="1"}')
+        before = await blocking(victim.metric, _GRADES)
+        await eventually(lambda: victim.metric(_GRADES) > before)
 
 
 @pytest.mark.faults
@@ -57,7 +55,5 @@ async def test_the_zygotes_of_one_service_are_killed(shared: Cluster, report: Re
 
 
 def _kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):  # a grader that has come to its end
         process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        pass  # a grader that has come to its end
