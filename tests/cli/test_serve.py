@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import multiprocessing
 import os
@@ -20,9 +21,11 @@ import pytest
 from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Process
 
+from service import metric_files
 from service.cli import serve, supervisor
 from service.cli.failures import CommandError
 from service.connections import BoundedProtocol
+from service.metrics import MULTIPROCESS_DIR
 from service.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.world import (
@@ -357,7 +360,8 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 def ready_workers(metrics_dir: Path) -> int:
     """Return how many workers have started to count."""
-    return len(list(metrics_dir.glob("gauge_livesum_*.db")))
+    files = [path.read_bytes() for path in metrics_dir.glob("gauge_livesum_*.db")]
+    return sum(any(content) for content in files)
 
 
 def series(url: str, name: str) -> float | None:
@@ -495,14 +499,43 @@ class TestSupervisor:
         workers.terminate_all()
         assert listener.fileno() == -1
 
-    def test_a_worker_has_the_application(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def metrics_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where workers share their metrics."""
         monkeypatch.setattr("service.app.configure", lambda _: None)
+        directory = tmp_path / "metrics"
+        directory.mkdir()
+        monkeypatch.setenv(MULTIPROCESS_DIR, str(directory))
+        return directory
+
+    def test_a_worker_has_the_application_and_room_for_its_metrics(self, metrics_dir: Path) -> None:
         assert callable(supervisor.worker_app())
+        status = (metrics_dir / f"counter_{os.getpid()}.db").stat()
+        assert status.st_size == metric_files.COUNTER_BYTES
+        assert status.st_blocks * 512 >= status.st_size  # a sparse file has none
+        assert len(list(metrics_dir.iterdir())) == 13
+
+    def test_a_worker_without_room_for_its_metrics_says_so_and_ends(
+        self,
+        metrics_dir: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(SystemExit, match="1"):
+            supervisor.worker_app()
+        (record,) = caplog.records
+        assert record.message == "worker cannot start"
+        assert vars(record)["fields"]["findings"] == [
+            "no room for metrics: No space left on device"
+        ]
 
     def test_a_worker_that_cannot_start_says_why_and_ends(
-        self, definitions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, definitions: Path, metrics_dir: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("service.app.configure", lambda _: None)
         (definitions / "near" / "1.json").write_text("{")
         with pytest.raises(SystemExit, match="1"):
             supervisor.worker_app()

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -97,6 +96,13 @@ class Service:
         parent = psutil.Process(self.pid)
         return [parent, *parent.children(recursive=True)]
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that serve, without their zygotes."""
+        parent = psutil.Process(self.pid)
+        children = [child for child in parent.children() if child.status() != psutil.STATUS_ZOMBIE]
+        spawned = [each for each in children if "multiprocessing.spawn" in str(each.cmdline())]
+        return spawned or [parent]
+
     def kill(self) -> None:
         """End it at once, as the kernel does with a process that takes too much memory."""
         assert self._process is not None
@@ -117,10 +123,9 @@ class Service:
                 return
             self.kill()
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return what it has logged since the very first start."""
-        complete, _, _ = self._log.read_text().rpartition("\n")
-        return [json.loads(line) for line in complete.splitlines()]
+    def has_logged(self, event: str) -> bool:
+        """Return whether it has logged ``event``; a full disk may have cut other lines."""
+        return f'"event":"{event}"' in self._log.read_text()
 
     def metric(self, series: str) -> float:
         """Return the value of one series, 0.0 when it is absent."""
@@ -210,17 +215,29 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(judge_url: str, **settings: str) -> Iterator[Cluster]:
-    """Run everything; ``settings`` are those of the services, without their prefix.
+def cluster(
+    judge_url: str,
+    *,
+    parent: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    **settings: str,
+) -> Iterator[Cluster]:
+    """Run everything.
 
-    ``environment_NAME`` is a variable of another's.
+    Args:
+        judge_url: Base URL of the judge model.
+        parent: Where files go.
+        variables: Further environment variables of the services.
+        settings: Those of the services, without their prefix.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="cluster-", dir=parent) as folder,
         RedisServer() as redis,
     ):
         Path(folder).chmod(0o755)
         found = Cluster(Path(folder), redis, judge_url, settings)
+        for service in found.services:
+            service.environment.update(variables or {})
         try:
             for service in found.services:
                 service.start()

@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 
-from tests.cluster.processes import Cluster
+from tests.cluster.processes import Cluster, Service
 from tests.cluster.story import HOLD_S, Report, blocking, eventually, story
 
 _GRADES = 'grades_total{grader="exact",outcome="ok",version="1"}'
@@ -48,12 +48,13 @@ async def test_the_zygotes_of_one_service_are_killed(shared: Cluster, report: Re
     victim = shared.services[0]
     async with story(shared, report) as told:
         told.broken()
-        for process in victim.family()[1:]:
-            _kill(process)
+        kill_zygotes(victim)
         told.healed()
     assert await blocking(victim.metric, "sandbox_zygote_restarts_total") >= 1
 
 
-def _kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):  # a grader that has come to its end
-        process.send_signal(signal.SIGKILL)
+def kill_zygotes(service: Service) -> None:
+    """Kill everything that the workers of ``service`` have started."""
+    for process in [child for w in service.workers() for child in w.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a grader that has come to its end
+            process.send_signal(signal.SIGKILL)
