@@ -1,7 +1,9 @@
 """Room for the files that workers share their metrics in, taken before anything is written to them.
 
 prometheus-client makes such a file without taking disk for it and writes to it as to memory. Where
-the disk is full by then, the kernel ends the process with SIGBUS, and nothing can catch that. macOS cannot reserve; there nothing is.
+the disk is full by then, the kernel ends the process with SIGBUS, and nothing can catch that.
+
+macOS cannot take room ahead; there nothing changes.
 """
 
 from __future__ import annotations

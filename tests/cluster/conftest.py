@@ -37,7 +37,7 @@ def shared(judge: Upstream) -> Iterator[Cluster]:
     """A running cluster; a scenario leaves it as it found it."""
     # Patience of seconds instead of minutes, so that scenarios see the end of it.
     patience = {"JUDGE_DEADLINE_S": "4", "RECEIVE_TIMEOUT_S": "4", "SHUTDOWN_GRACE_S": "10"}
-    with cluster(judge.url, **patience) as found:
+    with cluster(judge.url, settings=patience) as found:
         yield found
 
 

@@ -1,4 +1,6 @@
-"""A crowd of connections in a process of its own: ``python -m tests.cluster.crowd PORT NUMBER WAY``.
+"""A crowd of connections in a process of its own.
+
+``python -m tests.cluster.crowd PORT NUMBER WAY`` is what the process runs.
 
 WAY is ``idle`` (connect and say nothing; every second one has asked once), ``head`` (a byte of a
 header a second) or ``body`` (a byte of a body a second). Prints how many it has open, then, when
@@ -68,7 +70,7 @@ def _connected(port: int, number: int, way: str) -> Iterator[socket.socket]:
             link.sendall(first)
         if first is _ASK:
             link.recv(4096)
-        link.setblocking(False)  # noqa: FBT003 - the standard library's own
+        link.setblocking(False)
         yield link
 
 
@@ -97,11 +99,16 @@ def _forget_closed(selector: selectors.BaseSelector) -> int:
     return closed
 
 
+def _await_end(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
+
+
 def main() -> None:
     """Connect, dribble until standard input ends, count."""
     port, number, way = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    threading.Thread(target=_await_end, args=[ended], daemon=True).start()
     selector = selectors.DefaultSelector()
     for link in _connected(port, number, way):
         selector.register(link, selectors.EVENT_READ)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import psutil
 import pytest
 
 from tests.cluster.workload import DEFINITIONS
+from tests.judge.served import PRICE
 from tests.sandbox import image
 from tests.stores.server import RedisServer, free_port
 
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 KEY = "gk-cluster"
 START_S = 60.0
 _PREFIX = "GRADEKEEPER_"
+_SERVE = "import tests.cluster.wall_clock; from service.cli import main; main()"
 _MISSING = "haproxy is not installed: apt-get install haproxy"
 
 
@@ -72,7 +75,7 @@ class Service:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PREFIX)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from service.cli import main; main()", "serve"],
+                [sys.executable, "-c", _SERVE, "serve"],
                 cwd=ROOT,
                 env={**inherited, **self.environment, f"{_PREFIX}PORT": str(self.port)},
                 stdout=subprocess.DEVNULL,
@@ -126,6 +129,10 @@ class Service:
     def has_logged(self, event: str) -> bool:
         """Return whether it has logged ``event``; a full disk may have cut other lines."""
         return f'"event":"{event}"' in self._log.read_text()
+
+    def clock(self) -> float:
+        """Return the time of the last request that it has logged, in seconds since 1970."""
+        return float(re.findall(r'"time":([0-9.]+),', self._log.read_text())[-1])
 
     def metric(self, series: str) -> float:
         """Return the value of one series, 0.0 when it is absent."""
@@ -219,23 +226,23 @@ def cluster(
     judge_url: str,
     *,
     parent: Path | None = None,
+    settings: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
-    **settings: str,
 ) -> Iterator[Cluster]:
     """Run everything.
 
     Args:
         judge_url: Base URL of the judge model.
         parent: Where files go.
-        variables: Further environment variables of the services.
         settings: Those of the services, without their prefix.
+        variables: Further environment variables of the services.
     """
     with (
         tempfile.TemporaryDirectory(prefix="cluster-", dir=parent) as folder,
         RedisServer() as redis,
     ):
         Path(folder).chmod(0o755)
-        found = Cluster(Path(folder), redis, judge_url, settings)
+        found = Cluster(Path(folder), redis, judge_url, settings or {})
         for service in found.services:
             service.environment.update(variables or {})
         try:
@@ -258,7 +265,7 @@ def _environment(
         (definitions / name).mkdir(parents=True)
         (definitions / name / "1.json").write_text(json.dumps(grader))
     routes = folder / "routes.json"
-    route = {"name": "judge", "base_url": judge_url, "concurrency": 256}
+    route = {"name": "judge", "base_url": judge_url, "concurrency": 256, "price": PRICE}
     routes.write_text(json.dumps({"routes": [route]}))
     image.built()
     ours = {

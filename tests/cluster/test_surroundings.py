@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +17,13 @@ import pytest
 from tests.cluster.processes import cluster
 from tests.cluster.story import HOLD_S, Report, blocking, story
 from tests.cluster.test_processes import kill_zygotes
+from tests.cluster.wall_clock import WallClock
 from tests.fakes_upstream import Upstream
 
 pytestmark = [pytest.mark.system, pytest.mark.serial, pytest.mark.faults]
 
 _DISK_BYTES = 64 * 1024 * 1024
+_DISK_FILES = 4096
 
 
 @pytest.fixture
@@ -27,7 +31,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES},mode=755", "none", str(place)]
+    options = f"size={_DISK_BYTES},nr_inodes={_DISK_FILES},mode=755"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
     done = subprocess.run(mount, check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"needs to mount a small disk, as root: {done.stderr.strip()}")
@@ -38,9 +43,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take every byte of ``disk``; return the file that has them."""
+    """Take every byte and every file of ``disk``; return the directory that has them."""
     ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+    ballast.mkdir()
+    with (ballast / "bytes").open("wb", buffering=0) as file:
         size = 1 << 20
         while size:
             try:
@@ -48,6 +54,11 @@ def fill(disk: Path) -> Path:
             except OSError as error:
                 assert error.errno == errno.ENOSPC  # noqa: PT017 - anything else is no full disk
                 size //= 2
+    with contextlib.suppress(OSError):
+        for number in range(_DISK_FILES):
+            (ballast / str(number)).touch()
+    with pytest.raises(OSError, match="No space left"):
+        (ballast / "more").touch()
     assert shutil.disk_usage(disk).free == 0
     return ballast
 
@@ -63,7 +74,7 @@ async def test_the_disk_is_full(judge: Upstream, report: Report, disk: Path, wor
         "WORKERS": str(workers),
     }
     variables = {"TMPDIR": str(temporary)}
-    with cluster(judge.url, parent=disk, variables=variables, **settings) as found:
+    with cluster(judge.url, parent=disk, variables=variables, settings=settings) as found:
         pids = [process.pid for service in found.services for process in service.workers()]
         async with story(found, report) as told:
             told.broken()
@@ -71,7 +82,7 @@ async def test_the_disk_is_full(judge: Upstream, report: Report, disk: Path, wor
             await asyncio.sleep(HOLD_S / 2)
             kill_zygotes(found.services[0])  # their successors need a directory
             await asyncio.sleep(HOLD_S / 2)
-            ballast.unlink()
+            await blocking(shutil.rmtree, ballast)
             told.healed()
         assert pids == [p.pid for service in found.services for p in service.workers()]
         for service in found.services:
@@ -79,3 +90,20 @@ async def test_the_disk_is_full(judge: Upstream, report: Report, disk: Path, wor
     asked = judge.count - asked_before
     lines = [json.loads(line) for line in recording.read_text().splitlines()]
     assert len({line["key"] for line in lines if "key" in line}) == asked
+
+
+async def test_the_clock_jumps(judge: Upstream, report: Report, tmp_path: Path) -> None:
+    clock, budgets = WallClock(tmp_path), tmp_path / "budgets.json"
+    budgets.write_text('{"budgets": [{"per": "total", "dollars_per_day": 1000}]}')
+    settings = {"JUDGE_BUDGETS_FILE": str(budgets)}
+    with cluster(judge.url, variables=clock.variables, settings=settings) as found:
+        async with story(found, report) as told:
+            told.broken()
+            days = set()
+            for off in (40, -40, 0):
+                clock.jump(off)
+                await asyncio.sleep(HOLD_S)
+                days.add(round((found.services[0].clock() - time.time()) / 86400))
+            told.healed()
+        assert days == {40, -40, 0}
+    assert set(report.calls) == {"right"}

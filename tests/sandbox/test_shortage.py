@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import signal
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import pytest
 
 from graders.errors import SandboxUnavailableError
 from service.sandbox import ProcessSandbox, ShortageError, SubprocessSandbox, scratch, start_sandbox
-from service.sandbox import environment as environments
 from service.sandbox.guest.zygote import STARTED
 from tests.sandbox.conftest import call, config, until
 
@@ -127,7 +127,7 @@ async def test_zygotes_that_cannot_be_replaced_now_are_later_as_isolated_as_befo
             def fail(*_: Any, error: OSError = shortage, **__: Any) -> Any:
                 raise error
 
-            patch.setattr(environments.tempfile, "mkdtemp", fail)
+            patch.setattr(tempfile, "mkdtemp", fail)
             os.kill(base.pid, signal.SIGKILL)
             await until(lambda: not environment.tiers)
             with pytest.raises(SandboxUnavailableError) as caught:
@@ -144,7 +144,7 @@ async def test_a_start_in_a_shortage_is_no_verdict_on_isolation(
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(environments.tempfile, "mkdtemp", full)
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
     with pytest.raises(OSError, match="No space left"):
         await start_sandbox(config())
 
