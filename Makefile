@@ -17,6 +17,10 @@ SERVE_FLAGS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(W
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
+# Seconds that each fault of `make faults` lasts, and that `make soak` holds the load.
+FAULT_HOLD_S ?= 5
+SOAK_S ?= 600
+
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done),python3)
@@ -42,7 +46,13 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox redis promtool clean
+# Makes sure of a program that Debian's package of the same name brings.
+installed = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y $(1) \
+	|| { apt-get update -qq && apt-get install -qq -y $(1); }; } >/dev/null; } \
+	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; \
+	echo "    apt-get install $(1)" >&2; exit 1; }
+
+.PHONY: help serve test compat check bench faults soak fmt lock wordnet sandbox redis haproxy promtool clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -50,9 +60,9 @@ help:  ## list the targets
 serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## serve on HOST (127.0.0.1), PORT (8080) with WORKERS (1)
 	@exec $(BIN)/gradekeeper serve $(SERVE_FLAGS)
 
-test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
+test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis haproxy promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
-	@$(BIN)/pytest -m serial --cov --cov-append --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/pytest -m "serial and not faults" --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	@below=; \
 	$(BIN)/coverage report --include='graders/*' --fail-under=100 || below="graders: below 100 %. "; \
 	$(BIN)/coverage report --include='service/*' --fail-under=95 || below="$${below}service: below 95 %."; \
@@ -74,6 +84,12 @@ check: $(TEST_STAMP) $(PROJECT_STAMP)  ## check style, types and licences
 bench: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## measure speed against floors taken in the same run
 	@$(BIN)/python -m tests.bench
 
+faults: $(TEST_STAMP) $(PROJECT_STAMP) $(SANDBOX_STAMP) redis haproxy  ## break parts of a loaded cluster, one after the other
+	@FAULT_HOLD_S=$(FAULT_HOLD_S) $(BIN)/pytest tests/cluster --ignore=tests/cluster/test_soak.py $(PYTEST_ARGS)
+
+soak: $(TEST_STAMP) $(PROJECT_STAMP) $(SANDBOX_STAMP) redis haproxy  ## hold a cluster at full load for SOAK_S (600) seconds, check every reward
+	@$(BIN)/python -m tests.cluster.soak --seconds $(SOAK_S)
+
 fmt: $(TEST_STAMP)  ## format the code and apply the safe fixes
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
@@ -91,10 +107,10 @@ sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 	@$(MAKE) $(SANDBOX_STAMP)
 
 redis:  ## make sure there is a Redis server for the tests
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y redis-server \
-		|| { apt-get update -qq && apt-get install -qq -y redis-server; }; } >/dev/null; } \
-		|| { echo "The tests need a Redis server. On Debian and Ubuntu, as root:" >&2; \
-		echo "    apt-get install redis-server" >&2; exit 1; }
+	@$(call installed,redis-server)
+
+haproxy:  ## make sure there is HAProxy for the tests of a cluster
+	@$(call installed,haproxy)
 
 promtool: $(BIN)/python  ## make sure there are promtool and prometheus for the tests
 	@requirements/promtool.sh $(BIN)
