@@ -21,7 +21,7 @@ from graders.building import Options
 from graders.errors import SandboxUnavailableError
 from graders.metrics import WordNet, WordNetNotFoundError
 from graders.ports import Ports, SandboxResult, SandboxRun
-from service.endpoint_caller import EndpointConfig, HttpEndpointCaller
+from service.endpoint_caller import AddressRule, EndpointConfig, HttpEndpointCaller
 from service.judge import BudgetConfig, JudgeConfig, OpenAIJudge, Routes, load_routes
 from service.logs import event
 from service.sandbox import (
@@ -196,21 +196,29 @@ def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
             share=1 if settings.judge_mode == "replay" else settings.workers * settings.replicas,
             budget=_budgets(settings.judge_budgets_file),
         )
-        return OpenAIJudge(config, routes, store), routes
+        return OpenAIJudge(config, routes, store, image_rule=_address_rule(settings)), routes
     except ValueError as error:  # RoutesError and RecordingError are kinds of it
         raise AdapterError(str(error)) from error
 
 
 def _endpoint_caller(settings: Settings) -> HttpEndpointCaller:
-    networks = [part.strip() for part in settings.endpoint_allowed_networks.split(",")]
-    try:
-        return HttpEndpointCaller(
-            EndpointConfig(
-                timeout_s=settings.endpoint_timeout_s,
-                concurrency=settings.endpoint_concurrency,
-                allowed_networks=tuple(part for part in networks if part),
-            )
+    return HttpEndpointCaller(
+        EndpointConfig(
+            timeout_s=settings.endpoint_timeout_s,
+            concurrency=settings.endpoint_concurrency,
+            allowed_networks=_allowed_networks(settings),
         )
+    )
+
+
+def _allowed_networks(settings: Settings) -> tuple[str, ...]:
+    networks = [part.strip() for part in settings.endpoint_allowed_networks.split(",")]
+    return tuple(part for part in networks if part)
+
+
+def _address_rule(settings: Settings) -> AddressRule:
+    try:
+        return AddressRule(_allowed_networks(settings))
     except ValueError as error:
         raise AdapterError(f"GRADEKEEPER_ENDPOINT_ALLOWED_NETWORKS: {error}") from error
 

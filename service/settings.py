@@ -292,8 +292,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_allowed_networks: Annotated[
         str,
         Meta(
-            description="Private networks that endpoint graders may call, separated by `,` "
-            "(`10.1.0.0/16`); public addresses are always allowed."
+            description="Private networks that endpoint graders may call and images for judges "
+            "may lie in, separated by `,` (`10.1.0.0/16`); public addresses are always allowed."
         ),
     ] = ""
 
