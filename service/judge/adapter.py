@@ -89,8 +89,8 @@ class OpenAIJudge:
         """Return the judge model's reply to ``call``, on the terms of `current_context`.
 
         Raises:
-            JudgeUnavailableError: No reply, or an image at a private address; `BudgetExceededError` and `MissingRecordingError` are
-                kinds of it.
+            JudgeUnavailableError: No reply, or an image at a private address;
+                `BudgetExceededError` and `MissingRecordingError` are kinds of it.
             OverloadedError: The route's queue is full.
         """
         check_images(call, self._image_rule)

@@ -1,9 +1,9 @@
 """Where images for judges may lie: the upstream fetches what a call names, from its own network.
 
 A template may put a sample's text where an image's URL belongs, and many an upstream stands beside
-other services of ours. So a URL must be a public one: http or https, or the image itself (``data:``);
-no address of a private network however it is written, nor this machine's name. What other names
-resolve to only the upstream knows; its egress is for a network policy to bound.
+other services of ours. So a URL must be a public one of http or https, or the image itself
+(``data:``): no address of a private network however it is written, nor this machine's name. What
+other names resolve to only the upstream knows; its egress is for a network policy to bound.
 """
 
 from __future__ import annotations
