@@ -123,6 +123,16 @@ class TestBodies:
         link.sendall(head(length=10_000))
         assert dribble(link, b" " * 1000, 0.02)
 
+    def test_that_stop_halfway_profit_from_no_earlier_one(self, link: socket.socket) -> None:
+        body = ROW + b" " * int(MIN_BODY_BYTES_PER_S * PATIENCE_S)
+        for _ in range(3):
+            link.sendall(head(length=len(body)) + body)
+            assert b'"reward":1.0' in link.recv(65536)
+        start = time.monotonic()
+        link.sendall(head() + ROW[:10])
+        assert everything(link).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - start < 1.9 * PATIENCE_S
+
     def test_that_get_on_are_waited_for(self, link: socket.socket) -> None:
         pad = b" " * int(MIN_BODY_BYTES_PER_S * PATIENCE_S)
         link.sendall(head(length=len(ROW) + 4 * len(pad)))

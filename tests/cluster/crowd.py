@@ -10,6 +10,7 @@ standard input ends, how many of them the other side has closed.
 from __future__ import annotations
 
 import contextlib
+import resource
 import selectors
 import socket
 import subprocess
@@ -107,6 +108,8 @@ def _await_end(ended: threading.Event) -> None:
 def main() -> None:
     """Connect, dribble until standard input ends, count."""
     port, number, way = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ended = threading.Event()
     threading.Thread(target=_await_end, args=[ended], daemon=True).start()
     selector = selectors.DefaultSelector()

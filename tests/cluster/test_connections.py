@@ -26,7 +26,9 @@ _BALANCERS = 30  # connections that the balancer may have opened meanwhile
 def size_of(most: int) -> int:
     """Return how many connections each of two services gets, as many as descriptors allow."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(most // 2, hard - _KEPT)
+    number = min(most // 2, hard - _KEPT)
+    assert number >= _KEPT, f"{hard} descriptors are too few for a crowd"
+    return number
 
 
 @contextlib.contextmanager
