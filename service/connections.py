@@ -18,6 +18,7 @@ import asyncio
 import functools
 from typing import Any, cast
 
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.streaming import NDJSON
@@ -75,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _watch(self, size: int) -> None:
         """Look after a request that is incomplete with its latest ``size`` bytes."""
+        scope: HTTPScope | None = self.scope
         if self.transport.is_closing():
             return
         self._overhead_bytes = 0 if self._body_bytes else self._overhead_bytes + size
@@ -82,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         if self._overhead_bytes > MAX_HEAD_BYTES:
             self._give_up(431)
-        elif self.scope is None:
+        elif scope is None:
             self._await_request()  # what came was no request
         elif self._patience is None:
             self._patience = self.loop.call_later(self._patience_s, self._look)

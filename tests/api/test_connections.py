@@ -183,11 +183,22 @@ def flooded(link: socket.socket, flood: bytes) -> bytes | None:
 
 
 class TestSilence:
-    def test_before_the_first_request_ends_like_silence_after_one(self, definitions: Path) -> None:
+    """Without a request, or with something else, a connection lives no longer than after one."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def port(cls, definitions: Path) -> Iterator[int]:
         with serving(settings(definitions, keep_alive_s=1)) as live:
-            for first in (b"", b"\r\n", head() + ROW):
-                with socket.create_connection(("127.0.0.1", live.port), timeout=10) as link:
-                    link.sendall(first)
-                    start = time.monotonic()
-                    everything(link)
-                    assert 0.5 < time.monotonic() - start < 4
+            yield live.port
+
+    @pytest.mark.parametrize("noise", [b"", b"\r\n"], ids=["nothing", "noise"])
+    @pytest.mark.parametrize("asked", [False, True], ids=["before", "after"])
+    def test_ends(self, port: int, asked: bool, noise: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+            if asked:
+                link.sendall(head() + ROW)
+                assert b'"reward":1.0' in link.recv(65536)
+            link.sendall(noise)
+            start = time.monotonic()
+            assert everything(link) == b""
+            assert 0.5 < time.monotonic() - start < 4
