@@ -77,6 +77,8 @@ class Link:
         try:
             socket.send_fds(self._end, [message], list(fds))
         except OSError as error:
+            if isinstance(error, ConnectionError):
+                self.close()  # who tries again must not find it here still
             msg = f"the zygote cannot be reached: {error}"
             raise ZygoteLostError(msg) from error
 
@@ -172,7 +174,7 @@ class TierLink(Link):
         try:
             self.send(message, [*fds, call.write_end])
         except ZygoteLostError as error:
-            del self.calls[call.call_id]
+            self.calls.pop(call.call_id, None)
             call.lost(str(error))
             raise
         finally:

@@ -198,6 +198,15 @@ async def test_a_killed_zygote_costs_at_most_one_retry(started: Start, which: in
     assert sandbox.stats().zygote_restarts >= 1
 
 
+async def test_a_zygote_whose_end_nobody_has_noticed_costs_one_retry(started: Start) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    zygotes = await _settled(sandbox)
+    os.kill(zygotes[-1], signal.SIGKILL)
+    time.sleep(0.1)  # noqa: ASYNC251 - the event loop hears of it only after the next call
+    assert (await sandbox.run(call(HALF))).value == 0.5
+
+
 async def test_a_killed_leaf_is_the_end_of_its_own_call_only(started: Start) -> None:
     sandbox = await started()
     assert (await sandbox.run(call(SLEEP, item={"s": 0}))).value == 0.5
