@@ -15,6 +15,8 @@ SERVE_FLAGS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(W
 
 # Test processes: one for each core of the smallest machine we support.
 TEST_WORKERS ?= 2
+# --unreachable notice goes on, loudly, where no advisory service can be asked.
+AUDIT_FLAGS ?=
 PYTEST_ARGS ?=
 
 # Seconds that each fault of `make faults` lasts, and that `make soak` holds the load.
@@ -46,13 +48,12 @@ IMAGE_TAG := 2025-05-08
 IMAGE := $(VENV)/share/grader-images/$(IMAGE_TAG)
 SANDBOX_STAMP := $(STAMPS)/sandbox-$(GRADEKEEPER_SANDBOX_PACKAGES)-$(call content,$(wildcard service/sandbox/images/$(IMAGE_TAG)/*))
 
-# Makes sure of a program that Debian's package of the same name brings.
-installed = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get install -qq -y $(1) \
-	|| { apt-get update -qq && apt-get install -qq -y $(1); }; } >/dev/null; } \
-	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; \
-	echo "    apt-get install $(1)" >&2; exit 1; }
+# Make sure of a program: its name, then Debian's package of it.
+from_debian = PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] \
+	&& { apt-get install -qq -y $(2) || { apt-get update -qq && apt-get install -qq -y $(2); }; } >/dev/null; } \
+	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; echo "    apt-get install $(2)" >&2; exit 1; }
 
-.PHONY: help serve test compat check bench faults soak fmt lock wordnet sandbox redis haproxy promtool clean
+.PHONY: help serve test compat check bench faults soak fmt lock wordnet sandbox image redis haproxy promtool sbom audit manifests clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -106,11 +107,23 @@ sandbox: $(PROJECT_STAMP)  ## try again to build the image of Python graders
 	@rm -f $(SANDBOX_STAMP)
 	@$(MAKE) $(SANDBOX_STAMP)
 
-redis:  ## make sure there is a Redis server for the tests
-	@$(call installed,redis-server)
+image:  ## build both container images and prove them (Debian, as root); see deploy/verify-image
+	@deploy/verify-image --packages $(GRADEKEEPER_SANDBOX_PACKAGES)
 
-haproxy:  ## make sure there is HAProxy for the tests of a cluster
-	@$(call installed,haproxy)
+sbom: $(TEST_STAMP) $(PROJECT_STAMP)  ## write bills of materials (CycloneDX) into build/sbom
+	@$(BIN)/python -m tests.tools.sbom build/sbom
+
+audit: $(TEST_STAMP)  ## look every pinned dependency up in the public advisories; needs their services
+	@$(BIN)/python -m tests.tools.audit $(AUDIT_FLAGS)
+
+manifests: $(TEST_STAMP)  ## render the Kubernetes manifests again; needs kubectl
+	@$(BIN)/python -m tests.tools.manifests
+
+redis:  ## make sure there is a Redis server for the tests
+	@$(call from_debian,redis-server,redis-server)
+
+haproxy:  ## make sure there is the load balancer for the tests
+	@$(call from_debian,haproxy,haproxy)
 
 promtool: $(BIN)/python  ## make sure there are promtool and prometheus for the tests
 	@requirements/promtool.sh $(BIN)

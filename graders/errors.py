@@ -270,6 +270,24 @@ class OverloadedError(UpstreamError):
     code = "overloaded"
 
 
+class SandboxOverloadedError(OverloadedError):
+    """Too many Python graders wait for a slot."""
+
+    flag = "python_grader_server_error"
+
+
+class JudgeOverloadedError(OverloadedError):
+    """Too many calls wait for a judge or for embeddings."""
+
+    flag = "model_grader_server_error"
+
+
+class EndpointOverloadedError(OverloadedError):
+    """Too many calls wait for an endpoint grader's rate limit."""
+
+    flag = "endpoint_grader_server_error"
+
+
 class SandboxUnavailableError(UpstreamError):
     """The sandbox could not run user code."""
 

@@ -76,10 +76,11 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}@{self.version}|{self.grader.signature}"
 
     def examples(self) -> list[dict[str, Any]]:
-        """Return the examples: ``item``, ``model_sample`` or ``sample``, ``reward``, ``note``."""
+        """Return this version's examples: ``item``, ``model_sample`` or ``sample``, ``reward``."""
         if self.folder is None or not (self.folder / EXAMPLES).exists():
             return []
-        return _decode_lines((self.folder / EXAMPLES).read_bytes())
+        found = _decode_lines((self.folder / EXAMPLES).read_bytes())
+        return [example for example in found if example.get("since", 1) <= self.version]
 
 
 class BrokenDefinitionsError(GraderError):
@@ -275,7 +276,8 @@ class _Loader:
             return []
         description = _description(folder)
         loaded = [self._version(folder, number, description) for number in numbers]
-        self._check_examples(folder / EXAMPLES)
+        has_draft = (folder / DRAFT).is_file()
+        self._check_examples(folder / EXAMPLES, len(numbers) + has_draft)
         self._labelled(folder, len(numbers))
         return [definition for definition in loaded if definition is not None]
 
@@ -291,7 +293,8 @@ class _Loader:
             return None
         return msgspec.structs.replace(definition, description=description, folder=folder)
 
-    def _check_examples(self, file: Path) -> None:
+    def _check_examples(self, file: Path, last: int) -> None:
+        """Note what is no example, and one that is of no version up to ``last``."""
         try:
             examples = _decode_lines(file.read_bytes()) if file.exists() else []
         except _UNREADABLE as error:
@@ -302,6 +305,9 @@ class _Loader:
                 example
             ):
                 message = f"example {number} needs item, reward and model_sample or sample."
+                self._error(file, message, "invalid_examples")
+            if example.get("since", 1) not in range(1, last + 1):
+                message = f"example {number}: since must be a version, 1 to {last}."
                 self._error(file, message, "invalid_examples")
 
     def _labelled(self, folder: Path, last: int) -> None:

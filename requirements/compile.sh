@@ -16,5 +16,6 @@ lock() {
 
 lock test.txt pyproject.toml --group dev --all-extras "$@"
 lock serve.txt pyproject.toml --constraint requirements/test.txt "$@"
+lock runner.txt --group runner --constraint requirements/test.txt "$@"
 lock build.txt --group build --constraint requirements/test.txt "$@"
 lock lock.txt --group lock "$@"

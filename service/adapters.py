@@ -28,16 +28,19 @@ from service.sandbox import (
     IsolationReport,
     IsolationTooWeakError,
     ProcessSandbox,
+    RemoteConfig,
+    RemoteSandbox,
     SandboxConfig,
     ShortageError,
     SubprocessSandbox,
     ZygoteLostError,
     start_sandbox,
 )
-from service.sandbox.build_image import interpreter, known_tags
+from service.sandbox.build_image import interpreter, is_complete, known_tags
 from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
+from service.tokens import TokenError, TokenFile
 
 _AGAIN_S = 1.0
 
@@ -68,7 +71,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
     checks: dict[str, Check]
     judge: OpenAIJudge
     store: Store
-    sandbox: LateSandbox
+    sandbox: LateSandbox | RemoteSandbox
     endpoint: HttpEndpointCaller
     shutdowns: Shutdowns
 
@@ -117,7 +120,7 @@ def build_adapters(settings: Settings) -> Adapters:
     """
     store = _store(settings)
     judge, routes = _judge(settings, store)
-    sandbox = LateSandbox(settings)
+    sandbox = _sandbox(settings)
     endpoint = _endpoint_caller(settings)
     return Adapters(
         ports=Ports(
@@ -251,6 +254,26 @@ def _store_check(store: Store) -> Check:
     return check
 
 
+def _sandbox(settings: Settings) -> LateSandbox | RemoteSandbox:
+    """Return the sandbox: here, or in the runner that the settings name."""
+    if not settings.sandbox_url or settings.sandbox == "off":
+        return LateSandbox(settings)
+    config = RemoteConfig(
+        url=settings.sandbox_url,
+        minimum_level=settings.sandbox_min_isolation,
+        timeout_s=settings.sandbox_timeout_s,
+        seeds=settings.sandbox_seeds,
+        required=settings.sandbox == "required",
+        queue_length=settings.sandbox_queue,
+    )
+    try:
+        return RemoteSandbox(config, TokenFile(settings.sandbox_token_file))
+    except TokenError as error:
+        raise AdapterError(f"GRADEKEEPER_SANDBOX_TOKEN_FILE: {error}") from error
+    except ValueError as error:
+        raise AdapterError(f"GRADEKEEPER_SANDBOX_URL: {error}") from error
+
+
 def sandbox_config(settings: Settings) -> SandboxConfig:
     """Return how Python graders are run.
 
@@ -258,11 +281,7 @@ def sandbox_config(settings: Settings) -> SandboxConfig:
         AdapterError: No grader image is built.
     """
     root = Path(settings.sandbox_images_dir or Path(sys.prefix) / "share" / "grader-images")
-    images = {
-        tag: str(interpreter(root / tag))
-        for tag in known_tags()
-        if interpreter(root / tag).exists()
-    }
+    images = {tag: str(interpreter(root / tag)) for tag in known_tags() if is_complete(root / tag)}
     if not images:
         raise AdapterError(
             f"no grader image is built in {root}; `make sandbox` builds it "
@@ -277,6 +296,7 @@ def sandbox_config(settings: Settings) -> SandboxConfig:
         memory_bytes=settings.sandbox_memory_bytes,
         disk_bytes=settings.sandbox_disk_bytes,
         cores=settings.sandbox_cores,
+        first_cpu=os.getpid() * settings.sandbox_cores,  # numbers of workers follow one another
         slots=settings.sandbox_slots or max(1, cpus // settings.workers),
         queue_length=settings.sandbox_queue,
         seeds=settings.sandbox_seeds,
@@ -313,7 +333,10 @@ class LateSandbox:
             raise
         report = self.running.report()
         fields = {"isolation": report.level, "profile": report.profile, "notes": report.notes}
-        event(logger, logging.INFO, "sandbox ready", fields)
+        if report.level == "process":
+            event(logger, logging.WARNING, "Python graders are not isolated", fields)
+        else:
+            event(logger, logging.INFO, "sandbox ready", fields)
         return self.running
 
     async def _once_there_is_room(self) -> RunningSandbox:
@@ -381,7 +404,10 @@ class LateSandbox:
         """Return what ``/readyz`` shows; only while it starts are we not ready."""
         found: dict[str, Any] = {"ok": self.state != "starting", "state": self.state}
         if self.running is not None:
-            found["isolation"] = msgspec.to_builtins(self.report)
+            report = self.running.report()
+            found["isolation"] = msgspec.to_builtins(report)
+            if report.level == "process":
+                found["state"] = "degraded"
         elif self.state == "refused" and self._task is not None:
             found["reason"] = str(self._task.exception())
         elif self._shortage is not None:

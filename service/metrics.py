@@ -280,6 +280,16 @@ class Metrics:
             "state",
         )
 
+        self.runner_calls = counter(
+            "runner_calls_total", "calls", "Calls sent to a separate runner, by outcome.", "outcome"
+        )
+        self.runner_in_flight = gauge(
+            "runner_in_flight", "calls", "Calls under way at a separate runner."
+        )
+        self.runner_away = gauge(
+            "runner_away", "workers", "Workers that did not reach their runner last."
+        )
+
     def _declare_judge(self) -> None:
         counter, gauge = self._counter, self._gauge
         self.judge_attempts = counter(

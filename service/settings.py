@@ -1,7 +1,7 @@
 """Every setting of the service: read once from the environment into one frozen Struct.
 
 The only module that reads the environment. A variable under our prefix that is none of ours is an
-error, so that a misspelt limit can never be silently ignored. `document` writes CONFIGURATION.md.
+error, so that a misspelt limit can never be silently ignored. `configuration` explains them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -21,12 +21,13 @@ _CLOSE = 0.7
 _MAX_SHOWN_CHARS = 100
 SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
 
-_GROUPS = {
+GROUPS = {  # sections of CONFIGURATION.md, by their first setting
     "host": "Network",
     "api_key": "Security",
     "definitions": "Definitions",
     "response_profile": "Grading",
     "sandbox": "Python graders",
+    "runner_listen": "Runner",
     "judge_routes_file": "Judges",
     "endpoint_timeout_s": "Endpoint graders",
     "max_body_bytes": "Limits",
@@ -215,6 +216,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the same grader, item and sample."
         ),
     ] = "fresh"
+    sandbox_url: Annotated[
+        str,
+        Meta(
+            description="Runner that Python graders are sent to (`gradekeeper runner`): "
+            "`unix:///absolute/path` or `http://host:port`; empty runs them in the service's own "
+            "sandbox."
+        ),
+    ] = ""
+    sandbox_token_file: Annotated[
+        str,
+        Meta(
+            description="File with the token that service and runner share, read again when it "
+            "changes; the service presents the first line, the runner accepts any."
+        ),
+    ] = ""
+
+    runner_listen: Annotated[
+        str,
+        Meta(description="Where a runner listens: `unix:/absolute/path` or `host:port`."),
+    ] = "127.0.0.1:8081"
 
     judge_routes_file: Annotated[
         str,
@@ -352,8 +373,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, *, runner: bool = False
+    ) -> Settings:
         """Return the settings that ``environ`` (the process's own by default) asks for.
+
+        Args:
+            environ: Variables and their values.
+            runner: Whether only a runner's settings may be among them: it holds no keys.
 
         Raises:
             SettingsError: With every variable that is unknown or has an unusable value.
@@ -373,6 +400,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
                 problems.append(f"{variable} is no setting of gradekeeper{hint}")
                 continue
+            if runner and field.name not in RUNNER_SETTINGS:
+                problems.append(f"{variable} is no setting of a runner; do not give it to one")
+                continue
             try:
                 values[field.name] = _value(text, field.type)
             except msgspec.ValidationError as error:
@@ -387,6 +417,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in SECRETS:
             shown[name] = "***" if shown[name] else ""
         return shown
+
+
+RUNNER_SETTINGS = frozenset(
+    {
+        *("runner_listen", "backlog", "keep_alive_s", "shutdown_grace_s"),
+        *("allow_unauthenticated", "max_body_bytes", "log_level"),
+        *(
+            name
+            for name in Settings.__struct_fields__
+            if name.startswith("sandbox_") and name != "sandbox_url"
+        ),
+    }
+)
 
 
 def environment() -> Mapping[str, str]:
@@ -416,49 +459,3 @@ def _problem(name: str, text: str, error: msgspec.ValidationError) -> str:
     if name in SECRETS or shown in problem:
         return problem
     return f"{problem.removesuffix(', got `str`')}, got {shown}"
-
-
-def document() -> str:
-    """Return CONFIGURATION.md."""
-    lines = [
-        "# Configuration",
-        "",
-        "Settings come from environment variables, read once at start; the effective ones are then",
-        "logged, secrets masked. A `GRADEKEEPER_` variable that is not listed stops the start.",
-        "",
-        "Written by `gradekeeper settings --markdown` from `service/settings.py`; do not edit.",
-    ]
-    for field in msgspec.structs.fields(Settings):
-        if field.name in _GROUPS:
-            lines += [
-                "",
-                f"## {_GROUPS[field.name]}",
-                "",
-                "| variable | default | values | what it does |",
-                "|---|---|---|---|",
-            ]
-        description = next(m.description for m in get_args(field.type)[1:] if isinstance(m, Meta))
-        default = "" if field.default == "" else f"`{_shown(field.default)}`"
-        variable = f"`{PREFIX}{field.name.upper()}`"
-        lines.append(f"| {variable} | {default} | {_values(field.type)} | {description} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401 - the default of any setting
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _values(annotation: Any) -> str:  # noqa: ANN401 - a type form
-    base, *metas = get_args(annotation)
-    if get_origin(base) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(base))
-    if base is bool:
-        return "`true`, `false`"
-    name = {"str": "text", "int": "integer", "float": "number"}[base.__name__]
-    bounds = [
-        f"{sign} {bound}"
-        for meta in metas
-        for sign, bound in ((">", meta.gt), ("≥", meta.ge), ("≤", meta.le))
-        if bound is not None
-    ]
-    return " ".join([name, *([", ".join(bounds)] if bounds else [])])

@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "serve": "serve the graders over HTTP",
+    "runner": "run Python graders for a service elsewhere",
     "score": "score a file of rows, in this process or on a server",
     "estimate": "predict what judges will take for a file of rows",
     "validate": "list everything wrong or doubtful about grader files",
@@ -33,6 +34,7 @@ _COMMANDS = {
     "list": "list the graders there are",
     "key": "make an API key",
     "settings": "show the effective settings",
+    "health": "ask the server of this container whether it lives",
 }
 
 
@@ -87,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    if (
+        os.getpid() == 1
+    ):  # in a container; before anything is imported that process 1 can do without
+        from service.cli import pid1  # noqa: PLC0415 - see above
+
+        pid1.mind_child()
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)

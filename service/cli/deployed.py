@@ -51,7 +51,7 @@ async def _check(subject: Subject, server: Server, terms: Terms) -> list[Result]
     assert subject.grader is not None  # noqa: S101 - released versions compile
     try:
         reference = await server.find()
-        examples = read_examples(subject.examples_file, subject.grader)
+        examples = read_examples(subject.examples_file, subject.grader, subject.version)
     except ExamplesError as error:
         return [_result(subject, subject.examples_file.name, "failed", error.problems)]
     except CommandError as error:

@@ -69,14 +69,14 @@ def explained() -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
-def read_settings() -> Settings:
-    """Return the settings of the environment.
+def read_settings(*, runner: bool = False) -> Settings:
+    """Return the settings of the environment; a runner refuses those that are not its own.
 
     Raises:
         CommandError: They cannot be used.
     """
     with explained():
-        return Settings.from_environment()
+        return Settings.from_environment(runner=runner)
 
 
 def read_routes(settings: Settings) -> Routes:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import resource
 import socket
 import tempfile
-from types import FrameType
 
-from uvicorn import Config, Server
+from uvicorn import Config
 
 from service import __version__
 from service.app import create_app
 from service.cli import failures
-from service.cli.failures import CommandError
+from service.cli.listening import Server, bind_tcp
 from service.cli.output import show
 from service.cli.runtime import read_settings
 from service.cli.supervisor import Workers, checked
@@ -32,7 +30,6 @@ EXIT_CODES = {
 }
 _FLAGS = ("host", "port", "workers", "reload_definitions_s")
 _DESCRIPTORS = 65_536
-_UNSUPPORTED = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # an address family this machine lacks
 
 logger = logging.getLogger(__name__)
 
@@ -87,38 +84,7 @@ def bind(settings: Settings) -> list[socket.socket]:
     Raises:
         CommandError: The address cannot be listened on.
     """
-    host, port = settings.host, settings.port
-    sockets: list[socket.socket] = []
-    problem: OSError | None = None
-    try:
-        for family, *_, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            try:
-                listener = socket.create_server(
-                    (address[0], port), family=family, backlog=settings.backlog
-                )
-            except OSError as error:
-                problem = error
-                if error.errno not in _UNSUPPORTED:
-                    raise
-                continue
-            sockets.append(listener)
-            port = listener.getsockname()[1]
-    except OSError as error:
-        problem = error
-        sockets.clear()
-    if not sockets:
-        reason = _reason(problem) if problem else "no such address"
-        raise CommandError(f"cannot listen on {host}, port {port}: {reason}")
-    return sockets
-
-
-def _reason(error: OSError) -> str:
-    """Return why an address cannot be listened on, without what libraries add to it."""
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    return os.strerror(error.errno or 0)
+    return bind_tcp(settings.host, settings.port, settings.backlog)
 
 
 def _url(host: str, sockets: list[socket.socket]) -> str:
@@ -149,17 +115,8 @@ def _config(app: Edge | str, settings: Settings) -> Config:
     )
 
 
-class _Server(Server):
-    """Ends with exit code 0 after a graceful stop; uvicorn's own would die of the signal again."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; a second SIGINT stops without waiting."""
-        super().handle_exit(sig, frame)
-        self._captured_signals.clear()
-
-
 def _serve_here(app: Edge, settings: Settings, sockets: list[socket.socket]) -> int:
-    server = _Server(_config(app, settings))
+    server = Server(_config(app, settings))
     try:
         server.run(sockets)
     except SystemExit:  # the application did not start; uvicorn has logged why

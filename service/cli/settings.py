@@ -7,7 +7,8 @@ import argparse
 from service.cli import failures
 from service.cli.output import show
 from service.cli.runtime import read_settings
-from service.settings import PREFIX, document
+from service.configuration import document
+from service.settings import PREFIX
 
 EXIT_CODES = {failures.OK: "shown", failures.UNUSABLE: "a variable is unknown or unusable"}
 

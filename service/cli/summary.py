@@ -114,6 +114,9 @@ def render(summary: ScoreSummary) -> list[str]:
     if summary.mean is None or summary.pass_rate is None:
         return lines
     deciles = " ".join(f"{value:.4g}" for value in summary.deciles)
+    if summary.ok > 1 and summary.deciles[0] == summary.deciles[-1] == 0.0:
+        # The Python graders that ship give an item without its fields 0.0, not a failure.
+        lines.append("         every reward is 0: do the items have the fields the grader reads?")
     return [
         *lines,
         f"passed   {summary.passed}  ({summary.pass_rate:.1%} of the ok rows)",

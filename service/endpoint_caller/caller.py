@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from graders.errors import EndpointUnavailableError, InputTooLongError, OverloadedError
+from graders.errors import EndpointOverloadedError, EndpointUnavailableError, InputTooLongError
 from graders.ports import EndpointCall, EndpointReply
 from service.backoff import pause_s, retry_after_s
 from service.endpoint_caller.addresses import AddressRefusedError, AddressRule
@@ -150,7 +150,7 @@ class HttpEndpointCaller:
         wait = self._pace.wait_s(call.url, call.rate_limit, most_s=most)
         if wait is None:
             message = f"calls to {host} are limited to {call.rate_limit:g}/s, and too many wait"
-            raise OverloadedError(message, retry_after_s=most)
+            raise EndpointOverloadedError(message, retry_after_s=most)
         if wait:
             await self._sleep(wait)
 

@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from service.bounded import bounded_body
 from service.endpoint_caller.addresses import AddressRule
 from service.endpoint_caller.exchange import Answer, ConnectionFailedError, InvalidUrlError
 
@@ -55,7 +56,7 @@ class HttpTransport:
                 return Answer(
                     status=response.status,
                     retry_after=response.headers.get("Retry-After"),
-                    body=await self._body(response),
+                    body=await bounded_body(response, self._max_bytes),
                 )
         except aiohttp.InvalidURL as error:
             raise InvalidUrlError from error
@@ -65,17 +66,6 @@ class HttpTransport:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionFailedError(type(error).__name__) from error
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        parts: list[bytes] = []
-        size = 0
-        async for part in response.content.iter_any():
-            size += len(part)
-            if size > self._max_bytes:
-                response.close()  # the rest is not worth reading
-                return None
-            parts.append(part)
-        return b"".join(parts)
 
     async def close(self) -> None:
         """Close every connection."""

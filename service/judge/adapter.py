@@ -146,10 +146,6 @@ class OpenAIJudge:
             found[text] = one, one.outcome
         return _embedding_reply(call, questions, found)
 
-    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
-        """Return dollars spent today by budget that applies to ``context``; None: unknown."""
-        return await self._asker.spent_today(context)
-
     async def budgets_today(self) -> list[Standing]:
         """Return how budgets stand: those of a name, and of all others those in use."""
         return await self._asker.budgets_today()

@@ -14,13 +14,14 @@ from random import Random
 from time import monotonic, time
 from typing import Final
 
+from graders.grade import TokenUsage
 from service.judge.budget import Budgets, Standing
 from service.judge.chat import EnvelopeError
 from service.judge.client import TOO_LARGE, CallFailedError, ListedModel, Upstreams
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext
 from service.judge.lane import Lane
-from service.judge.outcome import Answer, Failed, FailureCode, Landed, Vectors
+from service.judge.outcome import Answer, Failed, FailureCode, Landed, Outcome, Vectors
 from service.judge.question import Question
 from service.judge.routes import Route, Routes, Target
 from service.judge.stats import JudgeStats, RouteState
@@ -89,17 +90,12 @@ class Asker:
         finally:
             if reserved is not None:
                 self._settle(reserved, bill.presumed + bill.stated)
-        spent = bill.stated
         outcome = landed.outcome
         if not isinstance(outcome, Failed):
             account = context.api_key, context.grader
-            self._stats.paid(account, outcome.model, outcome.usage, spent)
+            self._stats.paid(account, outcome.model, outcome.usage, bill.stated)
             self._stats.unpriced[route.name] += route.price is None
         return landed
-
-    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
-        """Return dollars spent today by budget that applies to ``context``."""
-        return await self._budgets.spent_today(context)
 
     async def budgets_today(self) -> list[Standing]:
         """Return how every budget that was asked for stands."""
@@ -130,6 +126,7 @@ class Asker:
         lane = self._lanes[route.name]
         expected = question.expected.total_tokens
         began = self._clock()
+        outcome: Outcome
 
         async def once() -> Answer | Vectors:
             with bill.watching():
@@ -140,26 +137,18 @@ class Asker:
             content = question.content
             await self._upstreams.ready(question.target)
             began = self._clock()
-            outcome, attempts = await lane.call(
+            answer, attempts = await lane.call(
                 once, tokens=expected, ends_at=began + self._deadline_s
             )
+            bill.state(answer.usage, route)
+            lane.learned(expected=expected, used=answer.usage.total_tokens or expected)
+            outcome = answer
         except CallFailedError as error:
             if error.kind in {"queue_full", "rate_limit", "circuit_open"}:
                 self._stats.refused[error.kind] += 1
-            return Landed(
-                outcome=_failure(route, error),
-                part="leader",
-                attempts=error.attempts,
-                seconds=self._clock() - began,
-            )
+            outcome, attempts = _failure(route, error), error.attempts
         except Exception as error:  # noqa: BLE001 - one odd reply must not take a batch with it
-            return Landed(
-                outcome=_surprise(route, error), part="leader", seconds=self._clock() - began
-            )
-        if not outcome.usage.total_tokens:
-            bill.presume()
-        lane.learned(expected=expected, used=outcome.usage.total_tokens or expected)
-        bill.stated = 0 if route.price is None else route.price.nanodollars(outcome.usage)
+            outcome, attempts = _surprise(route, error), 0
         return Landed(
             outcome=outcome,
             part="leader",
@@ -210,6 +199,13 @@ class _Bill:
     def presume(self) -> None:
         """Count the estimate once."""
         self.presumed += self._estimate
+
+    def state(self, usage: TokenUsage, route: Route) -> None:
+        """Count what the reply states."""
+        if not usage.total_tokens:
+            self.presume()
+        elif route.price is not None:
+            self.stated = route.price.nanodollars(usage)
 
 
 def _failure(route: Route, error: CallFailedError) -> Failed:

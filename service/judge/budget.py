@@ -159,15 +159,6 @@ class Budgets:
         if self._local is not self._store:
             await self._local.settle(reservation, spent=spent)
 
-    async def spent_today(self, context: JudgeContext) -> dict[str, float | None]:
-        """Return dollars spent today by budget that applies to ``context``; None: nobody knows."""
-        names = [name for name, _ in self._counters(context)]
-        spent = await self._store.spent(names)
-        return {
-            name.partition(":")[2]: None if nano is None else nano / NANO
-            for name, nano in zip(names, spent, strict=True)
-        }
-
     async def today(self) -> list[Standing]:
         """Return how every budget of a name stands, and every other that was asked for."""
         limits = dict(self._limits)

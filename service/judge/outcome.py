@@ -11,8 +11,8 @@ import msgspec
 
 from graders.errors import (
     BudgetExceededError,
+    JudgeOverloadedError,
     JudgeUnavailableError,
-    OverloadedError,
     UpstreamError,
 )
 from graders.grade import TokenUsage
@@ -101,7 +101,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="f", omit_defaults=T
         kinds: dict[FailureCode, type[UpstreamError]] = {
             "unavailable": unavailable,
             "budget_exceeded": BudgetExceededError,
-            "overloaded": OverloadedError,
+            "overloaded": JudgeOverloadedError,
             "missing_recording": MissingRecordingError,
         }
         return kinds[self.code](

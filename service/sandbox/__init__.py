@@ -11,16 +11,15 @@ from service.sandbox.config import (
     Layer,
     Level,
     Profile,
+    RemoteConfig,
+    RunTerms,
     SandboxConfig,
     SandboxStats,
     TierStats,
 )
 from service.sandbox.fallback import ProcessSandbox
-from service.sandbox.problems import (
-    IsolationTooWeakError,
-    ShortageError,
-    ZygoteLostError,
-)
+from service.sandbox.problems import IsolationTooWeakError, ShortageError, ZygoteLostError
+from service.sandbox.remote import RemoteSandbox
 from service.sandbox.start import start_sandbox
 from service.sandbox.supervisor import SubprocessSandbox
 
@@ -31,6 +30,9 @@ __all__ = [
     "Level",
     "ProcessSandbox",
     "Profile",
+    "RemoteConfig",
+    "RemoteSandbox",
+    "RunTerms",
     "SandboxConfig",
     "SandboxStats",
     "ShortageError",

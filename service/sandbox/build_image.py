@@ -89,6 +89,11 @@ def build(
     return interpreter(into)
 
 
+def is_complete(directory: Path) -> bool:
+    """Return whether a build of an image in ``directory`` has ended well."""
+    return (directory / _STAMP).exists() and interpreter(directory).exists()
+
+
 def is_current(into: Path, stamp: dict[str, str]) -> bool:
     """Return whether ``into`` holds exactly the image that ``stamp`` describes."""
     try:

@@ -32,9 +32,17 @@ if TYPE_CHECKING:
 
     from graders.ports import SandboxOutcome
 
-Reason = Literal["finished", "timeout", "output", "disk", "cancelled", "garbage", "shutdown"]
+Reason = Literal[
+    "finished", "timeout", "output", "disk", "memory", "processes", "threads",
+    "cancelled", "garbage", "shutdown",
+]  # fmt: skip
 
 _READ_BYTES = 1 << 18
+_EXCESSES: dict[str, tuple[Reason, SandboxOutcome, str]] = {
+    "memory": ("memory", "memory", "bytes of memory"),
+    "processes": ("processes", "output", "processes"),
+    "threads": ("threads", "output", "threads"),
+}
 _KINDS: dict[int, SandboxOutcome] = {
     VALUE: "value",
     BAD_VALUE: "bad_value",
@@ -120,6 +128,7 @@ class Call:
         result: What the grader did; an exception only for faults that are not the grader's.
         gone: Done when the process does not exist any more.
         killed: Why the supervisor killed it; None if it has not.
+        held_bytes: Space that it keeps in files without names, as far as its zygote has said.
     """
 
     def __init__(
@@ -137,6 +146,7 @@ class Call:
         self.result: asyncio.Future[Finished] = self._loop.create_future()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self.killed: Reason | None = None
+        self.held_bytes = 0
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._max_frame_bytes = max_frame_bytes
@@ -197,6 +207,11 @@ class Call:
         if not self.result.done():
             self.result.set_result(Finished(outcome=outcome, details=details))
             self.kill(reason)
+
+    def exceeded(self, what: str, limit: int) -> None:
+        """Note that the zygote kills the process, which has more than ``limit`` of something."""
+        reason, outcome, unit = _EXCESSES[what]
+        self.stop(reason, outcome, f"used more than {limit} {unit}")
 
     def _expire(self) -> None:
         self.stop("timeout", "timeout", f"timed out after {self._timeout_s:g} s")
@@ -269,11 +284,8 @@ def sealed(data: bytes) -> int:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        fcntl.fcntl(
-            fd,
-            fcntl.F_ADD_SEALS,
-            fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
-        )
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     except OSError:
         os.close(fd)
         raise

@@ -9,6 +9,7 @@ import msgspec
 Level = Literal["namespaces", "lsm", "seccomp", "process"]
 Layer = Literal["namespaces", "landlock", "seccomp"]
 Profile = Literal["strict", "processes"]
+Seeds = Literal["fresh", "fixed"]
 
 # Strongest first.
 LEVELS: tuple[Level, ...] = ("namespaces", "lsm", "seccomp", "process")
@@ -28,10 +29,12 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
         disk_bytes: Scratch space of one call.
         disk_files: Files and directories of one call (where the scratch is our own tmpfs).
         cores: CPUs one call may use.
+        first_cpu: Where the CPUs of the first slot begin; should differ between workers.
         open_files: Descriptors of one call.
         max_source_bytes: Longest source.
         max_output_bytes: Kept of each of stdout and stderr.
         max_processes: Processes of one call under ``processes``.
+        max_threads: Threads of one call, all its processes together.
         slots: Calls that run at once; 0 for one a CPU.
         slow_slots: Further calls that may run while that many others have been running for
             `slow_after_s`.
@@ -59,10 +62,12 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int = 1 << 30
     disk_files: int = 20_000
     cores: int = 2
+    first_cpu: int = 0
     open_files: int = 64
     max_source_bytes: int = 256 * 1024
     max_output_bytes: int = 64 * 1024
     max_processes: int = 32
+    max_threads: int = 256
     slots: int = 0
     slow_slots: int = 32
     give_way_after_s: float = 0.1
@@ -70,12 +75,31 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_length: int = 4096
     max_tiers: int = 8
     prewarm: tuple[tuple[str, ...], ...] = ((),)
-    seeds: Literal["fresh", "fixed"] = "fresh"
+    seeds: Seeds = "fresh"
     uid: int = 65534
     gid: int = 65534
     scratch_dir: str | None = None
     protect_service: bool = True
     selftest_timeout_s: float = 5.0
+
+
+class RunTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What may differ from call to call.
+
+    Attributes:
+        timeout_s: As in `SandboxConfig`.
+        seeds: As in `SandboxConfig`.
+    """
+
+    timeout_s: float
+    seeds: Seeds = "fresh"
+
+    def within(self, config: SandboxConfig) -> RunTerms:
+        """Return the stricter of these terms and those of ``config``."""
+        fixed = "fixed" in {self.seeds, config.seeds}
+        return RunTerms(
+            timeout_s=min(self.timeout_s, config.timeout_s), seeds="fixed" if fixed else "fresh"
+        )
 
 
 class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,3 +180,53 @@ class SandboxStats(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     tiers: tuple[TierStats, ...]
     level: Level
+
+
+class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the runner is, and what is asked of it.
+
+    Attributes:
+        url: ``unix:///absolute/path`` or ``http://host:port``.
+        minimum_level: Weakest isolation that a runner may have.
+        timeout_s: Wall time of one call; the runner's own limit counts if shorter.
+        seeds: ``fixed`` asks for fixed seeds.
+        required: Whether the service starts only once the runner can be used.
+        queue_length: Calls under way or waiting; more are refused.
+        max_source_bytes: Longest source.
+        max_answer_bytes: Largest answer read.
+        connections: Connections open at once.
+        connect_timeout_s: One connection.
+        silence_s: How long a runner may be silent before it counts as gone; it says every second
+            that it is alive.
+        look_timeout_s: One look at the runner's readiness.
+        patience_s: How long a service that requires the runner waits for it.
+    """
+
+    url: str
+    minimum_level: Level = "lsm"
+    timeout_s: float = 120.0
+    seeds: Seeds = "fresh"
+    required: bool = False
+    queue_length: int = 4096
+    max_source_bytes: int = 256 * 1024
+    max_answer_bytes: int = 1 << 20
+    connections: int = 256
+    connect_timeout_s: float = 5.0
+    silence_s: float = 10.0
+    look_timeout_s: float = 2.0
+    patience_s: float = 30.0
+
+
+class RemoteStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start and gauges of now.
+
+    Attributes:
+        calls: Finished calls: ``answered``, ``refused``, ``overloaded``, ``unavailable`` or
+            ``cancelled``.
+        in_flight: Calls under way, those that wait here or there included.
+        away: Whether the last exchange did not reach the runner.
+    """
+
+    calls: dict[str, int]
+    in_flight: int
+    away: bool

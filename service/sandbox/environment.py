@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.sandbox import scratch
-from service.sandbox.calls import Call, Finished, cpu_seconds, sealed
+from service.sandbox.calls import Call, cpu_seconds, sealed
 from service.sandbox.guest import boot_code
 from service.sandbox.guest.warmups import PACKAGES
-from service.sandbox.problems import ZygoteLostError, is_shortage
+from service.sandbox.problems import ZygoteLostError, shortage_of
+from service.sandbox.programs import Programs
 from service.sandbox.zygotes import BaseLink, TierLink, bits_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from service.sandbox.calls import Reason
     from service.sandbox.config import SandboxConfig
+    from service.sandbox.programs import Program
 
 # One BLAS thread: a zygote with threads cannot be forked safely. Fixed hash seed: replicas agree
 # on set order.
@@ -42,32 +43,8 @@ ENVIRONMENT = {
 
 _BASE_READY_S = 30.0
 _TIER_READY_S = 120.0
-_COMPILE_S = 20.0
 _NOTICE_S = 0.02
-_MAX_PROGRAMS = 128
-_MAX_PROGRAM_BYTES = 16 << 20
 _LANDLOCK_ABI = 7
-
-
-class Program:
-    """A compiled source, or why it does not compile.
-
-    Attributes:
-        failure: What to answer instead of running it.
-        bits: Package set of the tier that should run it.
-        fd: Memfd with the code object and the source; -1 with ``failure``.
-    """
-
-    def __init__(self, failure: Finished | None, bits: int, code: bytes) -> None:
-        """Keep the outcome; ``code`` goes into a memfd that lives as long as this object."""
-        self.failure = failure
-        self.bits = bits
-        self.fd = -1 if failure else sealed(code)
-
-    def __del__(self) -> None:
-        """Close the memfd: calls that still run have their own copy of the descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class Environment:
@@ -77,6 +54,7 @@ class Environment:
         facts: What the base zygote said about itself.
         notes: Layers that did not start, with reasons.
         restarts: Zygotes that were lost.
+        slots: How many calls may have a scratch directory at once.
     """
 
     def __init__(
@@ -95,18 +73,20 @@ class Environment:
         self.restarts = 0
         self._interpreter = interpreter
         self._config = config
-        self._slots = slots
+        self.slots = slots
         self._on_kill = on_kill
         self._base: BaseLink | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._tiers: OrderedDict[int, TierLink] = OrderedDict()
-        self._programs: OrderedDict[bytes, Program] = OrderedDict()
-        self._compiling: dict[bytes, asyncio.Task[Program]] = {}
         self._starting = asyncio.Lock()
         self._ids = count(1)
+        self._programs = Programs(
+            config, slot=slots, tier=lambda: self.tier(0), ids=self._ids, on_kill=on_kill
+        )
         self._directory = ""
         self._scratch: list[int] = []
         self._namespaces = "namespaces" not in config.disabled_layers
+        self._proven: dict[str, Any] | None = None
         self._closed = False
 
     @property
@@ -127,41 +107,56 @@ class Environment:
     async def start(self) -> None:
         """Start the base zygote if it is not running, without namespaces where those are refused.
 
+        Only the first start may do without: what replaces a zygote that the self-test has attacked
+        must stand behind the same layers, or nothing runs.
+
         Raises:
-            ZygoteLostError: It does not start at all.
-            OSError: The system lacks descriptors, memory or disk.
+            ZygoteLostError: It does not start, or not as the one before it.
         """
         async with self._starting:
             if self._closed or (self._base is not None and not self._base.closed):
                 return
             if self._base is not None:
                 self.restarts += 1
-            if self._namespaces:
-                try:
-                    await self._start_base()
-                except ZygoteLostError as error:
-                    if self.facts:  # what was tested is what runs: never with less than at first
-                        raise
-                    self._namespaces = False
-                    self.notes.append(f"no namespaces: {error}")
-                else:
-                    return
-            await self._start_base()
+            if self._proven is not None:
+                await self._start_again(self._proven)
+                return
+            try:
+                await self._start_base()
+            except ZygoteLostError as error:
+                if not self._namespaces or shortage_of(error) is not None:
+                    raise
+                self._namespaces = False
+                self.notes.append(f"no namespaces: {error}")
+                await self._start_base()
+            self._proven = self._layers()
+
+    async def _start_again(self, proven: dict[str, Any]) -> None:
+        await self._start_base()
+        found = self._layers()
+        if found != proven:
+            await self._stop_base()
+            msg = f"the new base zygote stands behind {found}, the one that was tested {proven}"
+            raise ZygoteLostError(msg)
+
+    def _layers(self) -> dict[str, Any]:
+        """Return what the base zygote says that the level depends on."""
+        kinds = sorted(private_namespaces(self.facts))
+        return {name: self.facts[name] for name in ("landlock_abi", "seccomp", "uid")} | {
+            "private": kinds
+        }
 
     async def _start_base(self) -> None:
         await self._stop_base()
-        try:
-            self._directory = await asyncio.to_thread(self._make_directory)
-        except OSError as error:
-            if is_shortage(error):
-                raise
-            raise ZygoteLostError(f"no directory for scratch: {error.strerror}") from error
+        parent = self._config.scratch_dir
+        if parent is None and not self._namespaces:
+            parent = await asyncio.to_thread(scratch.usual_parent, self._config.disk_bytes)
+        self._directory = await asyncio.to_thread(
+            tempfile.mkdtemp, prefix="gradekeeper-", dir=parent
+        )
+        os.chmod(self._directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = sealed(json.dumps(self._settings()).encode())
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError:
-            os.close(settings)
-            raise
         base = BaseLink(ours)
         self._base = base
         try:
@@ -170,23 +165,22 @@ class Environment:
             finally:
                 theirs.close()
             async with asyncio.timeout(_BASE_READY_S):
-                self.facts, fds = await base.ready
+                self.facts = await base.ready
+            await self._open_scratch(base)
         except (ZygoteLostError, TimeoutError, OSError) as error:
             await self._stop_base()
-            if is_shortage(error):
-                raise
             raise ZygoteLostError(str(error) or "the base zygote did not start in time") from error
         finally:
             os.close(settings)
-        self._scratch = fds or await asyncio.to_thread(self._make_scratch)
 
-    def _make_directory(self) -> str:
-        parent = self._config.scratch_dir
-        if parent is None and not self._namespaces:
-            parent = scratch.usual_parent(self._config.disk_bytes)
-        directory = tempfile.mkdtemp(prefix="gradekeeper-", dir=parent)
-        os.chmod(directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
-        return directory
+    async def _open_scratch(self, base: BaseLink) -> None:
+        if self._namespaces:
+            self._scratch = base.take_scratch()
+            if len(self._scratch) != self.slots + 1:
+                msg = f"{len(self._scratch)} of {self.slots + 1} scratch directories arrived"
+                raise ZygoteLostError(msg)
+        else:
+            self._scratch = await asyncio.to_thread(self._make_scratch)
 
     def _execute(self, control: int, settings: int) -> subprocess.Popen[bytes]:
         code = boot_code("base", control, settings)
@@ -220,9 +214,11 @@ class Environment:
             "disk_files": config.disk_files,
             "open_files": config.open_files,
             "cores": config.cores,
+            "first_cpu": config.first_cpu,
             "max_output_bytes": config.max_output_bytes,
             "max_processes": config.max_processes,
-            "slots": self._slots + 1,
+            "max_threads": config.max_threads,
+            "slots": self.slots + 1,
             "uid": config.uid,
             "gid": config.gid,
         }
@@ -230,7 +226,7 @@ class Environment:
     def _make_scratch(self) -> list[int]:
         uid, gid = int(self.facts["uid"]), int(self.facts["gid"])
         opened = []
-        for name in (*map(str, range(self._slots + 1)), "zygote"):
+        for name in (*map(str, range(self.slots + 1)), "zygote"):
             path = Path(self._directory) / name
             path.mkdir(mode=0o700)
             if os.geteuid() == 0:
@@ -245,26 +241,25 @@ class Environment:
         self._tiers.clear()
         if self._base is not None:
             self._base.close()
-        if self._process is not None:
-            await asyncio.to_thread(_end, self._process)
-            self._process = None
-        for fd in self._scratch:
+        # Taken before anything is awaited: two may stop it at once.
+        process, self._process = self._process, None
+        opened, self._scratch = self._scratch, []
+        directory, self._directory = self._directory, ""
+        if process is not None:
+            await asyncio.to_thread(_end, process)
+        for fd in opened:
             if not self._namespaces:
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(scratch.wipe, fd)
             os.close(fd)
-        self._scratch = []
-        if self._directory:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-            self._directory = ""
+        if directory:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def close(self) -> None:
         """End every process and remove every file."""
         self._closed = True
-        for task in list(self._compiling.values()):
-            task.cancel()
+        self._programs.close()
         await self._stop_base()
-        self._programs.clear()
 
     async def tier(self, bits: int) -> TierLink:
         """Return the tier for ``bits``, ready to fork.
@@ -303,9 +298,12 @@ class Environment:
         return found
 
     async def _wait_ready(self, tier: TierLink) -> None:
+        tier.awaited += 1
         try:
             async with asyncio.timeout(_TIER_READY_S):
-                facts, _ = await asyncio.shield(tier.ready)
+                facts = await asyncio.shield(tier.ready)
+            tier.memory_bytes = int(facts["rss_bytes"])
+            self._evict()
         except TimeoutError as error:
             tier.close()
             msg = (
@@ -315,66 +313,24 @@ class Environment:
         except ZygoteLostError:
             tier.close()
             raise
-        tier.memory_bytes = int(facts["rss_bytes"])
-        self._evict()
+        finally:
+            tier.awaited -= 1
 
     def _evict(self) -> None:
         for bits, tier in list(self._tiers.items()):
             if len(self._tiers) <= self._config.max_tiers:
                 return
-            if not tier.calls and tier.ready.done():
+            if not tier.calls and not tier.awaited and tier.ready.done():
                 tier.close()
                 del self._tiers[bits]
 
     async def program(self, source: bytes) -> Program:
-        """Return ``source`` compiled, from the cache when it has been seen before.
+        """Return ``source`` compiled.
 
         Raises:
             ZygoteLostError: It could not be compiled for a reason of the sandbox's own.
         """
-        key = hashlib.sha256(source).digest()
-        known = self._programs.get(key)
-        if known is not None:
-            self._programs.move_to_end(key)
-            return known
-        task = self._compiling.get(key)
-        if task is None:
-            task = self._compiling[key] = asyncio.get_running_loop().create_task(
-                self._compile(key, source)
-            )
-            task.add_done_callback(lambda _: self._compiling.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def _compile(self, key: bytes, source: bytes) -> Program:
-        tier = await self.tier(0)
-        fd = sealed(source)
-        try:
-            call = Call(
-                next(self._ids),
-                timeout_s=min(_COMPILE_S, self._config.timeout_s),
-                memory_bytes=self._config.memory_bytes,
-                max_frame_bytes=_MAX_PROGRAM_BYTES,
-                on_kill=self._on_kill,
-            )
-            tier.begin(
-                call, slot=self._slots, cpu_s=cpu_seconds(_COMPILE_S, 1), seed=None, fds=(fd,)
-            )
-        finally:
-            os.close(fd)
-        try:
-            finished = await call.result
-        finally:
-            call.kill("cancelled")
-        if finished.outcome == "value":
-            names = frozenset(finished.details.split(","))
-            program = Program(None, self.bits(names), finished.stdout)
-        else:
-            program = Program(finished, 0, b"")
-        if finished.outcome in ("value", "exception"):  # the others may be chance
-            self._programs[key] = program
-            if len(self._programs) > _MAX_PROGRAMS:
-                self._programs.popitem(last=False)
-        return program
+        return await self._programs.get(source)
 
     def begin(  # noqa: PLR0913
         self,
@@ -418,6 +374,19 @@ class Environment:
     def scratch_fd(self, slot: int) -> int:
         """Return the descriptor of the scratch directory of ``slot``."""
         return self._scratch[slot]
+
+
+def private_namespaces(facts: dict[str, Any]) -> set[str]:
+    """Return the kinds of namespaces that are not ours, from what a base zygote says of its own."""
+    found = set()
+    for name, inode in facts["namespaces"].items():
+        try:
+            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
+        except OSError:
+            continue
+        if ours != inode:
+            found.add(name)
+    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

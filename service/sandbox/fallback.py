@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 from graders.errors import DefinitionError, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox.calls import Finished, FrameError, cpu_seconds, decode_frame, without_answer
-from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats
+from service.sandbox.config import IsolationReport, RunTerms, SandboxConfig, SandboxStats
 from service.sandbox.environment import ENVIRONMENT
 from service.sandbox.guest import boot_code
-from service.sandbox.problems import ShortageError, is_shortage
 from service.sandbox.slots import Slots
-from service.sandbox.supervisor import encoded, seed_of, unknown_image
+from service.sandbox.supervisor import encoded, seed_of, unknown_image, with_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,12 +80,11 @@ class ProcessSandbox:
             level="process",
         )
 
-    async def run(self, run: SandboxRun) -> SandboxResult:
-        """Return what the grader did with this payload.
+    async def run(self, run: SandboxRun, terms: RunTerms | None = None) -> SandboxResult:
+        """Return what the grader did with this payload, under ``terms`` where those are stricter.
 
         Raises:
             SandboxUnavailableError: The interpreter does not start.
-            ShortageError: The system lacks descriptors, memory or disk.
             OverloadedError: The bounded queue is full.
             DefinitionError: Unknown image tag, or a source that is too long.
         """
@@ -94,9 +92,10 @@ class ProcessSandbox:
         if interpreter is None:
             raise DefinitionError([unknown_image(run.image_tag, self.image_tags)])
         source = encoded(run.source, self._config.max_source_bytes)
+        terms = (terms or RunTerms(timeout_s=self._config.timeout_s)).within(self._config)
         queued = time.monotonic()
         try:
-            slot = await self._slots.acquire()
+            slot = await self._slots.acquire(hash(source))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise
@@ -106,10 +105,7 @@ class ProcessSandbox:
             self._config.slow_after_s, self._slots.mark_slow, slot
         )
         try:
-            finished = await self._execute(interpreter, source, run.payload)
-        except OSError as error:
-            self._calls["unavailable"] += 1
-            raise ShortageError(error) from error
+            finished = await self._execute(interpreter, source, run.payload, terms)
         finally:
             slow.cancel()
             self._slots.release(slot, held_s=time.monotonic() - started)
@@ -118,17 +114,23 @@ class ProcessSandbox:
         return SandboxResult(
             outcome=finished.outcome,
             value=finished.value if finished.outcome == "value" else None,
-            details=finished.details,
+            details=with_hint(finished.details, frozenset()),
             stdout=finished.stdout.decode(errors="replace"),
             stderr=finished.stderr.decode(errors="replace"),
             execution_time_s=time.monotonic() - started,
             diagnostics={"isolation": "process", "profile": self._config.profile},
         )
 
-    async def _execute(self, interpreter: str, source: bytes, payload: bytes) -> Finished:
-        directory = await asyncio.to_thread(
-            tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
-        )
+    async def _execute(
+        self, interpreter: str, source: bytes, payload: bytes, terms: RunTerms
+    ) -> Finished:
+        try:
+            directory = await asyncio.to_thread(
+                tempfile.mkdtemp, prefix="gradekeeper-", dir=self._config.scratch_dir
+            )
+        except OSError as error:
+            msg = f"there is no place for a grader's files: {error}"
+            raise SandboxUnavailableError(msg, kind="no_scratch") from error
         try:
             process = await asyncio.create_subprocess_exec(
                 interpreter, "-s", "-P", "-B", "-X", "utf8", "-c", boot_code("oneshot"),
@@ -138,13 +140,13 @@ class ProcessSandbox:
             )  # fmt: skip
         except OSError as error:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-            if is_shortage(error):
-                raise
             msg = f"the grader interpreter does not start: {error.strerror}"
             raise SandboxUnavailableError(msg, kind="no_interpreter") from error
         self._running.add(process)
         try:
-            return await self._converse(process, self._request(source, payload))
+            return await self._converse(
+                process, self._request(source, payload, terms), terms.timeout_s
+            )
         finally:
             self._running.discard(process)
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -152,30 +154,30 @@ class ProcessSandbox:
             await process.wait()
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
-    def _request(self, source: bytes, payload: bytes) -> bytes:
+    def _request(self, source: bytes, payload: bytes, terms: RunTerms) -> bytes:
         config = self._config
-        seed = seed_of(config, source, payload)
+        seed = seed_of(terms.seeds, source, payload)
         settings = {
             "memory_bytes": config.memory_bytes if sys.platform == "linux" else 0,
             "disk_bytes": config.disk_bytes,
-            "cpu_s": cpu_seconds(config.timeout_s, config.cores),
+            "cpu_s": cpu_seconds(terms.timeout_s, config.cores),
             "max_output_bytes": config.max_output_bytes,
             "seed": int.from_bytes(seed, "big") if seed else None,
         }
         parts = (json.dumps(settings).encode(), source, payload)
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
-    async def _converse(self, process: asyncio.subprocess.Process, request: bytes) -> Finished:
+    async def _converse(
+        self, process: asyncio.subprocess.Process, request: bytes, timeout_s: float
+    ) -> Finished:
         limit = 2 * self._config.max_output_bytes + 8192
         try:
-            async with asyncio.timeout(self._config.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 answer = await _exchange(process, request, limit)
                 await _stop(process)
         except TimeoutError:
             self._kills["timeout"] += 1
-            return Finished(
-                outcome="timeout", details=f"timed out after {self._config.timeout_s:g} s"
-            )
+            return Finished(outcome="timeout", details=f"timed out after {timeout_s:g} s")
         except FrameError as error:
             return Finished(outcome=error.outcome, details=str(error))
         return decode_frame(answer, limit) or without_answer(process.returncode or 0)

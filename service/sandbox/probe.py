@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from graders.errors import UpstreamError
+import msgspec
+
 from service.sandbox.canaries import FILES, NETWORK, PROCESSES, STAT, Targets, canaries
 from service.sandbox.config import LEVELS, IsolationReport, Level, SandboxConfig
+from service.sandbox.environment import private_namespaces
 from service.sandbox.guest.landlock import ABI_SCOPES
+from service.sandbox.problems import IsolationTooWeakError
 
 if TYPE_CHECKING:
+    from graders.ports import SandboxResult
     from service.sandbox.environment import Environment
     from service.sandbox.supervisor import SubprocessSandbox
 
@@ -23,12 +26,12 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
     notes: list[str] = []
     levels: list[Level] = []
     for environment in sandbox.environments:
-        stopped = await _attack(sandbox, environment, config)
+        stopped, unclear = await _attack(sandbox, environment, config)
         levels.append(_level(stopped, environment))
-        notes += environment.notes
+        notes += [*environment.notes, *unclear]
         selftest = {name: selftest.get(name, True) and held for name, held in stopped.items()}
     facts = sandbox.environments[0].facts
-    private = _private_namespaces(sandbox.environments[0])
+    private = private_namespaces(sandbox.environments[0].facts)
     return IsolationReport(
         level=max(levels, key=LEVELS.index),
         minimum_level=config.minimum_level,
@@ -53,8 +56,11 @@ async def find_level(sandbox: SubprocessSandbox, config: SandboxConfig) -> Isola
 
 async def _attack(
     sandbox: SubprocessSandbox, environment: Environment, config: SandboxConfig
-) -> dict[str, bool]:
-    stopped = {}
+) -> tuple[dict[str, bool], list[str]]:
+    """Return which canaries were stopped, and sentences about those that gave no answer."""
+    stopped: dict[str, bool] = {}
+    unclear: list[str] = []
+    await environment.tier(0)  # what does not start at all is not to be reported attack by attack
     async with Targets(config.memory_bytes, config.scratch_dir) as targets:
         for name, template in canaries(config.profile).items():
             # Not str.format: the sources have braces of their own.
@@ -63,27 +69,23 @@ async def _attack(
                 source = source.replace("{" + key + "!r}", repr(value)).replace(
                     "{" + key + "}", str(value)
                 )
-            try:
-                result = await sandbox.attack(environment, source, config.selftest_timeout_s)
-            except UpstreamError:
-                stopped[name] = False
-                continue
+            result = await _answer(sandbox, environment, source, config.selftest_timeout_s)
             stopped[name] = result.outcome == "no_result" if name == "N09" else result.value == 1.0
             if name == "F05":
                 stopped[name] = targets.files_unchanged()
-    return stopped
+            if not stopped[name] and result.outcome != "value":
+                unclear.append(f"canary {name} gave no answer: {result.outcome}, {result.details}")
+    return stopped, unclear
 
 
-def _private_namespaces(environment: Environment) -> set[str]:
-    found = set()
-    for name, inode in environment.facts["namespaces"].items():
-        try:
-            ours = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116 - one number, no path object needed
-        except OSError:
-            continue
-        if ours != inode:
-            found.add(name)
-    return found
+async def _answer(
+    sandbox: SubprocessSandbox, environment: Environment, source: str, timeout_s: float
+) -> SandboxResult:
+    """Return what came of a canary; on a busy machine one may run out of time without a fault."""
+    result = await sandbox.attack(environment, source, timeout_s)
+    if result.outcome == "timeout":
+        result = await sandbox.attack(environment, source, 2 * timeout_s)
+    return result
 
 
 def _level(stopped: dict[str, bool], environment: Environment) -> Level:
@@ -94,9 +96,20 @@ def _level(stopped: dict[str, bool], environment: Environment) -> Level:
         return "process"
     if not held(FILES):
         return "seccomp"
-    if held(STAT) and _private_namespaces(environment).issuperset(_OWN_NAMESPACES):
+    if held(STAT) and private_namespaces(environment.facts).issuperset(_OWN_NAMESPACES):
         return "namespaces"
     return "lsm"
+
+
+def require_level(report: IsolationReport, minimum: Level) -> None:
+    """Do nothing if ``report`` reaches ``minimum``, which need not be the one it was started with.
+
+    Raises:
+        IsolationTooWeakError: It does not.
+    """
+    if LEVELS.index(report.level) > LEVELS.index(minimum):
+        missing = shortcomings(msgspec.structs.replace(report, minimum_level=minimum))
+        raise IsolationTooWeakError(report.level, minimum, missing)
 
 
 def shortcomings(report: IsolationReport) -> tuple[str, ...]:
@@ -114,6 +127,7 @@ def shortcomings(report: IsolationReport) -> tuple[str, ...]:
             reasons.append(f"canary attacks that got through: {', '.join(through)}")
         reasons += report.notes
         reasons = reasons or [f"level {report.minimum_level} was not reached"]
-    if report.profile == "processes" and report.landlock_abi < ABI_SCOPES and not report.pidns:
-        reasons.append(f"profile processes needs Landlock ABI {ABI_SCOPES} or a pid namespace")
+    if report.profile == "processes" and report.landlock_abi < ABI_SCOPES:
+        # A pid namespace is not enough: all graders of an image share it with their zygotes.
+        reasons.append(f"profile processes needs Landlock ABI {ABI_SCOPES} (Linux 6.12)")
     return tuple(reasons)

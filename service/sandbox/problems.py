@@ -56,17 +56,21 @@ _SHORTAGES = frozenset(
 )
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Return whether ``error`` says that the system lacks descriptors, memory or disk now."""
-    return isinstance(error, OSError) and error.errno in _SHORTAGES
+def shortage_of(error: BaseException | None) -> OSError | None:
+    """Return the lack of descriptors, memory or disk that ``error`` comes from, if it does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            return error
+        error = error.__cause__
+    return None
 
 
 class ShortageError(SandboxUnavailableError):
-    """The system does not give what a call needs: descriptors, memory or disk."""
+    """The system does not give what a sandbox needs to start: descriptors, memory or disk."""
 
     def __init__(self, error: OSError) -> None:
         """Say what ``error`` is about."""
-        message = f"the system is short of what a call needs: {error.strerror or error}"
+        message = f"the system is short of what the sandbox needs: {error.strerror or error}"
         super().__init__(message, retry_after_s=1.0, kind="shortage")
 
 

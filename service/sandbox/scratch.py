@@ -14,6 +14,8 @@ import tempfile
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - asked whether it may be used
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_OPEN = 32  # levels of a walk
+_RETRIES = 64
 
 
 def is_empty(directory: int) -> bool:
@@ -38,8 +40,7 @@ def wipe(directory: int) -> None:
             if pending:
                 name = pending.pop()
                 above.append((name, pending))
-                # Write to remove what is in it, search to come back up.
-                os.chmod(name, 0o700, dir_fd=current)
+                _open_up(current, name)  # write to remove what is in it, search to come back up
                 current = _step(current, name)
                 pending = _remove_flat(current)
             else:
@@ -70,38 +71,104 @@ def _remove_flat(directory: int) -> list[str]:
     return left
 
 
-def usage_bytes(directory: int, limit_bytes: int, limit_files: int) -> int:
-    """Return the bytes allocated beneath ``directory``, at most a little over the limit.
+def usage(directory: int, limit_bytes: int, limit_files: int) -> tuple[int, bool]:
+    """Return the bytes allocated beneath ``directory``, and whether all of it was seen.
 
-    More than ``limit_files`` entries count as over the limit. The grader is at work meanwhile: what
-    it moves away from under us is not counted this time.
+    At most a little over the limit; more than ``limit_files`` entries count as over it. The grader
+    is at work meanwhile: what it moves is looked for again, and not for ever.
     """
-    total, files = 0, 0
-    current = os.open(".", _OPEN_DIR, dir_fd=directory)
-    above: list[tuple[tuple[int, int], list[str]]] = []
+    walk = _Walk(directory)
     try:
-        pending, total, files = _measure(current)
-        while (pending or above) and total <= limit_bytes and files <= limit_files:
-            if not pending:
-                identity, pending = above.pop()
-                current = _step(current, "..")
-                if _identity(current) != identity:  # moved while we were in it
-                    break
-                continue
-            here = _identity(current)
-            name = pending.pop()
-            try:
-                current = _enter(current, name)
-            except OSError:
-                continue
-            above.append((here, pending))
-            pending, size, count = _measure(current)
-            total, files = total + size, files + count
-    except OSError:
-        pass  # removed while we were in it
+        while walk.levels and walk.total <= limit_bytes and walk.files <= limit_files:
+            walk.step()
     finally:
-        os.close(current)
-    return limit_bytes + 1 if files > limit_files else total
+        walk.close()
+    return limit_bytes + 1 if walk.files > limit_files else walk.total, walk.whole
+
+
+class _Level:
+    """A directory on the way down; its descriptor is -1 while a deep walk does without it."""
+
+    def __init__(self, fd: int, identity: tuple[int, int], pending: list[str]) -> None:
+        self.fd, self.identity, self.pending = fd, identity, pending
+
+
+class _Walk:
+    """A measurement that a grader may try to lead astray by moving directories.
+
+    The upper levels stay open, so that nothing that happens to their names matters; below them the
+    way back is ``..``, checked.
+    """
+
+    def __init__(self, directory: int) -> None:
+        self.total, self.files, self.whole = 0, 0, True
+        self.levels: list[_Level] = []
+        self._retries = _RETRIES
+        self._seen: set[tuple[int, int]] = set()
+        self._descend(os.open(".", _OPEN_DIR, dir_fd=directory))
+
+    def step(self) -> None:
+        level = self.levels[-1]
+        if not level.pending:
+            self._ascend()
+            return
+        try:
+            fd = _enter(level.fd, level.pending.pop())
+        except OSError:
+            self._look_again(level)
+            return
+        if _identity(fd) in self._seen:
+            os.close(fd)
+            return
+        if len(self.levels) > _KEPT_OPEN:
+            os.close(level.fd)
+            level.fd = -1
+        self._descend(fd)
+
+    def _descend(self, fd: int) -> None:
+        identity = _identity(fd)
+        self._seen.add(identity)
+        level = _Level(fd, identity, [])
+        self.levels.append(level)
+        try:
+            level.pending, size, count = _measure(fd)
+        except OSError:
+            self.whole = False
+            return
+        self.total, self.files = self.total + size, self.files + count
+
+    def _ascend(self) -> None:
+        left = self.levels.pop()
+        if self.levels and self.levels[-1].fd < 0:
+            with contextlib.suppress(OSError):
+                above = os.open("..", _OPEN_DIR, dir_fd=left.fd)
+                if _identity(above) == self.levels[-1].identity:
+                    self.levels[-1].fd = above
+                else:
+                    os.close(above)
+        os.close(left.fd)
+        while self.levels and self.levels[-1].fd < 0:  # moved while we were in it
+            self.whole = False
+            self.levels.pop()
+
+    def _look_again(self, level: _Level) -> None:
+        """Take the names of ``level`` afresh after one of them did not lead anywhere."""
+        if not self._retries:
+            self.whole = False
+            return
+        self._retries -= 1
+        device = level.identity[0]
+        with contextlib.suppress(OSError), os.scandir(level.fd) as entries:
+            level.pending = [
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and (device, entry.inode()) not in self._seen
+            ]
+
+    def close(self) -> None:
+        for level in self.levels:
+            if level.fd >= 0:
+                os.close(level.fd)
 
 
 def _identity(directory: int) -> tuple[int, int]:
@@ -111,11 +178,23 @@ def _identity(directory: int) -> tuple[int, int]:
 
 def _enter(current: int, name: str) -> int:
     try:
-        return _step(current, name)
+        return os.open(name, _OPEN_DIR, dir_fd=current)
     except PermissionError:
         # Not to be read by its own maker, who can still fill it.
-        os.chmod(name, 0o700, dir_fd=current)
-        return _step(current, name)
+        _open_up(current, name)
+        return os.open(name, _OPEN_DIR, dir_fd=current)
+
+
+def _open_up(current: int, name: str) -> None:
+    """Give ourselves all rights to the directory ``name``, and to nothing else.
+
+    By descriptor: a name may have become a link to a file of ours in the meantime.
+    """
+    fd = os.open(name, os.O_PATH | _OPEN_DIR, dir_fd=current)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)  # noqa: PTH101 - fchmod refuses an O_PATH descriptor
+    finally:
+        os.close(fd)
 
 
 def _measure(directory: int) -> tuple[list[str], int, int]:

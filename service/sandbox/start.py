@@ -6,11 +6,12 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+from graders.errors import UpstreamError
 from service.sandbox.config import IsolationReport
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.guest import syscalls
 from service.sandbox.probe import find_level, shortcomings
-from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
+from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError, shortage_of
 from service.sandbox.supervisor import SubprocessSandbox
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
     try:
         await sandbox.start()
         report = await find_level(sandbox, config)
-    except ZygoteLostError as error:
+    except (UpstreamError, OSError) as error:
         await sandbox.close()
-        return _fall_back(config, (str(error),))
-    except OSError:
-        await sandbox.close()
-        raise
+        shortage = shortage_of(error)
+        if shortage is not None:  # says nothing about isolation
+            raise shortage from error
+        return _fall_back(config, (f"it does not start: {error}",))
     if report.level == "process":
         await sandbox.close()
         return _fall_back(config, shortcomings(report) or _canaries_through(report))

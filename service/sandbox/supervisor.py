@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import functools
 import hashlib
 import os
 import re
@@ -11,24 +11,34 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, ParamSpec
 
+import msgspec
+
 from graders.errors import DefinitionError, Finding, OverloadedError, SandboxUnavailableError
 from graders.ports import SandboxResult, SandboxRun
 from service.sandbox import scratch
-from service.sandbox.config import IsolationReport, SandboxConfig, SandboxStats, TierStats
+from service.sandbox.config import (
+    IsolationReport,
+    RunTerms,
+    SandboxConfig,
+    SandboxStats,
+    Seeds,
+    TierStats,
+)
 from service.sandbox.environment import Environment, known_packages
-from service.sandbox.problems import ShortageError, ZygoteLostError, is_shortage
-from service.sandbox.slots import Slots
+from service.sandbox.problems import ZygoteLostError, shortage_of
+from service.sandbox.slots import Slots, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from service.sandbox.calls import Call, Finished, Reason
-    from service.sandbox.zygotes import TierLink
 
 P = ParamSpec("P")
 
-_SLOW_NICE = 15
+_RETRY_AFTER_S = 0.1
 _DISK_CHECK_S = 0.2
+_MAX_ASTRAY = 10  # measurements in a row that the grader has led astray
+_MEASURED_AT_ONCE = 4
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z0-9_]+)")
 
 
@@ -50,6 +60,7 @@ class SubprocessSandbox:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._live: set[Call] = set()
         self._closed = False
+        self._measuring = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self._environments = {
             tag: Environment(
                 tag, interpreter, config, slots=width + config.slow_slots, on_kill=self._count_kill
@@ -131,84 +142,96 @@ class SubprocessSandbox:
             raise DefinitionError([unknown_image(image_tag, self.image_tags)])
         return found
 
-    async def run(self, run: SandboxRun) -> SandboxResult:
-        """Return what the grader did with this payload.
+    async def run(self, run: SandboxRun, terms: RunTerms | None = None) -> SandboxResult:
+        """Return what the grader did with this payload, under ``terms`` where those are stricter.
 
         Raises:
             SandboxUnavailableError: User code was not run to an end, twice, for a reason of the
                 sandbox's own.
             OverloadedError: The bounded queue is full.
-            ShortageError: The system lacks descriptors, memory or disk.
             DefinitionError: Unknown image tag, or a source that is too long.
         """
         environment = self.environment(run.image_tag)
         source = encoded(run.source, self._config.max_source_bytes)
         try:
-            result = await self._admit(environment, source, run.payload, self._config.timeout_s)
+            result = await self._admit(environment, source, run.payload, self._terms(terms))
         except OverloadedError:
             self._calls["overloaded"] += 1
             raise
         except SandboxUnavailableError:
             self._calls["unavailable"] += 1
             raise
-        except OSError as error:
-            self._calls["unavailable"] += 1
-            raise ShortageError(error) from error
         except asyncio.CancelledError:
             self._calls["cancelled"] += 1
             raise
         self._calls[result.outcome] += 1
         return result
 
+    def _terms(self, terms: RunTerms | None) -> RunTerms:
+        config = self._config
+        return (terms or RunTerms(timeout_s=config.timeout_s)).within(config)
+
     async def _admit(
-        self, environment: Environment, source: bytes, payload: bytes, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, terms: RunTerms
     ) -> SandboxResult:
         if self._closed:
             msg = "the sandbox is closed"
             raise SandboxUnavailableError(msg, kind="closed")
         queued = time.monotonic()
-        slot = await self._slots.acquire()
+        slot = await self._slots.acquire(hash(source))
         self._queue_s += time.monotonic() - queued
         try:
-            return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+            return await self._run_in_slot(environment, source, payload, slot, terms)
         except ZygoteLostError:
-            pass
+            # Nothing could be forked, perhaps: who takes every thread there is, is found soon.
+            await asyncio.sleep(_RETRY_AFTER_S)
         # The first slot is being cleaned; whatever happened to the zygote may not happen again.
-        slot = await self._slots.acquire()
-        return await self._run_in_slot(environment, source, payload, slot, timeout_s)
+        slot = await self._slots.acquire(hash(source))
+        return await self._run_in_slot(environment, source, payload, slot, terms)
 
     async def attack(
         self, environment: Environment, source: str, timeout_s: float
     ) -> SandboxResult:
         """Run a canary of the self-test, as `run` would run it, without counting it."""
-        return await self._admit(
-            environment, source.encode(), b'{"sample":{},"item":{}}', timeout_s
-        )
+        terms = RunTerms(timeout_s=timeout_s, seeds=self._config.seeds)
+        return await self._admit(environment, source.encode(), b'{"sample":{},"item":{}}', terms)
 
     async def _run_in_slot(
-        self, environment: Environment, source: bytes, payload: bytes, slot: int, timeout_s: float
+        self, environment: Environment, source: bytes, payload: bytes, slot: int, terms: RunTerms
     ) -> SandboxResult:
         call: Call | None = None
         started = time.monotonic()
+        turn = Turn(
+            self._slots,
+            slot,
+            give_way_after_s=self._config.give_way_after_s,
+            slow_after_s=self._config.slow_after_s,
+        )
         try:
             program = await environment.program(source)
             if program.failure is not None:
                 return self._result(environment, program.failure, 0.0)
-            tier = await environment.tier(program.bits)
-            seed = seed_of(self._config, source, payload)
+            tier = await environment.tier(environment.bits(program.names))
+            seed = seed_of(terms.seeds, source, payload)
             started = time.monotonic()
             call = environment.begin(
-                tier, program, payload, slot=slot, seed=seed, timeout_s=timeout_s
+                tier, program, payload, slot=slot, seed=seed, timeout_s=terms.timeout_s
             )
             self._live.add(call)
-            self._watch(environment, tier, call, slot)
+            turn.begin(functools.partial(tier.give_way, call))
+            self._watch(environment, call, slot)
             finished = await call.result
             return self._result(environment, finished, time.monotonic() - started)
+        except OSError as error:  # no descriptor, no memory, no place for files
+            msg = f"the sandbox has run out of something: {error}"
+            raise ZygoteLostError(msg) from error
         finally:
             if call is None:
+                turn.end()
                 self._slots.release(slot, held_s=None)
             else:
                 call.kill("cancelled")
+                call.gone.add_done_callback(lambda _: turn.end())
                 self._give_back(environment, call, slot, started)
 
     def _result(
@@ -235,11 +258,9 @@ class SubprocessSandbox:
                 if scratch.is_empty(environment.scratch_fd(slot)):
                     self._slots.release(slot, held_s=held_s)
                     return
-            except IndexError:  # the zygotes were restarted, and their directories with them
-                self._slots.release(slot, held_s=held_s)
-                return
-            except OSError as error:
-                if error.errno == errno.EBADF:  # same, at this moment
+            except (OSError, IndexError) as error:
+                # The zygotes were restarted, and their directories with them; or nobody could look.
+                if shortage_of(error) is None:
                     self._slots.release(slot, held_s=held_s)
                     return
             self._spawn(self._clean, environment, slot, held_s)
@@ -255,52 +276,35 @@ class SubprocessSandbox:
         finally:
             self._slots.release(slot, held_s=held_s)
 
-    def _watch(self, environment: Environment, tier: TierLink, call: Call, slot: int) -> None:
-        loop = asyncio.get_running_loop()
-
-        def give_way() -> None:
-            tier.renice(call, _SLOW_NICE)
-            if not self._slots.let_others_pass(slot):
-                left_s = self._config.slow_after_s - self._config.give_way_after_s
-                timers.append(loop.call_later(left_s, self._slots.mark_slow, slot))
-
-        timers = [loop.call_later(self._config.give_way_after_s, give_way)]
-        if not environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
-            timers.append(
-                loop.call_later(
-                    _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
-                )
-            )
-
-        def stop(_: asyncio.Future[None]) -> None:
-            for timer in timers:
-                timer.cancel()
-
-        call.gone.add_done_callback(stop)
+    def _watch(self, environment: Environment, call: Call, slot: int) -> None:
+        if environment.in_namespaces:  # there the scratch is a tmpfs with a size of its own
+            return
+        timer = asyncio.get_running_loop().call_later(
+            _DISK_CHECK_S, self._spawn, self._watch_disk, environment, call, slot
+        )
+        call.gone.add_done_callback(lambda _: timer.cancel())
 
     async def _watch_disk(self, environment: Environment, call: Call, slot: int) -> None:
-        limit = self._config.disk_bytes
+        limit, files = self._config.disk_bytes, self._config.disk_files
+        astray = 0
         while not call.gone.done():
             try:
-                used = await asyncio.to_thread(
-                    scratch.usage_bytes,
-                    environment.scratch_fd(slot),
-                    limit,
-                    self._config.disk_files,
-                )
-            except IndexError:
-                return
-            except OSError as error:
-                if not is_shortage(error):
+                async with self._measuring:
+                    used, whole = await asyncio.to_thread(
+                        scratch.usage, environment.scratch_fd(slot), limit, files
+                    )
+            except (OSError, IndexError) as error:
+                if shortage_of(error) is None:
                     return
-                used = 0  # not known this time
-            if used > limit:
+                used, whole = 0, False
+            astray = 0 if whole else astray + 1
+            if used + call.held_bytes > limit or astray > _MAX_ASTRAY:
                 call.stop(
-                    "disk",
-                    "output",
-                    f"used more than {limit} bytes or {self._config.disk_files} files of scratch",
+                    "disk", "output", f"used more than {limit} bytes or {files} files of scratch"
                 )
-            await asyncio.wait({call.gone}, timeout=_DISK_CHECK_S)
+            # What does not let itself be measured is not given the time to grow.
+            pause_s = _DISK_CHECK_S if whole else _DISK_CHECK_S / _MAX_ASTRAY
+            await asyncio.wait({call.gone}, timeout=pause_s)
 
     def _spawn(
         self,
@@ -333,11 +337,19 @@ def unknown_image(image_tag: str, known: tuple[str, ...]) -> Finding:
     return Finding(pointer="/image_tag", message=message, code="unknown_image_tag")
 
 
-def seed_of(config: SandboxConfig, source: bytes, payload: bytes) -> bytes | None:
+def seed_of(seeds: Seeds, source: bytes, payload: bytes) -> bytes | None:
     """Return the 16 bytes that seed a call, from source and payload; None for fresh ones."""
-    return (
-        hashlib.sha256(source + b"\0" + payload).digest()[:16] if config.seeds == "fixed" else None
-    )
+    if seeds == "fresh":
+        return None
+    return hashlib.sha256(source + b"\0" + canonical(payload)).digest()[:16]
+
+
+def canonical(payload: bytes) -> bytes:
+    """Return ``payload`` with the keys of its objects in order, whatever order they came in."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
+    except (msgspec.DecodeError, RecursionError):
+        return payload
 
 
 def encoded(source: str, max_bytes: int) -> bytes:

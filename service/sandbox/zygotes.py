@@ -14,12 +14,16 @@ from service.sandbox.guest.zygote import (
     CALL,
     COMPILE,
     ENDED,
+    EXCEEDED,
     FAILED,
+    HOLDS,
+    MAX_FDS,
     MAX_MESSAGE,
     NICE,
     READY,
     REPLY,
     REQUEST,
+    SCRATCH,
     STARTED,
     TIER,
 )
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 
     from service.sandbox.calls import Call
 
-_MAX_FDS = 250
 _USUAL_MESSAGE = 2048
+_SLOW_NICE = 15
 _STANDARD = {name.partition(".")[0] for name in STANDARD}
 _NO_SEED = b"\0" * 16
 
@@ -50,8 +54,7 @@ class Link:
     """One end of a message socket.
 
     Attributes:
-        ready: Facts and descriptors that came with READY; an exception when the zygote failed
-            before.
+        ready: Facts that came with READY; an exception when the zygote failed before.
         closed: Whether the other end is gone.
     """
 
@@ -60,9 +63,9 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._end = end
         end.setblocking(False)  # noqa: FBT003
-        self.ready: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+        self.ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.closed = False
-        self._sizes = (MAX_MESSAGE, _MAX_FDS)
+        self._sizes = (MAX_MESSAGE, MAX_FDS)
         self._loop.add_reader(end.fileno(), self._readable)
 
     def send(self, message: bytes, fds: Sequence[int]) -> None:
@@ -77,8 +80,6 @@ class Link:
         try:
             socket.send_fds(self._end, [message], list(fds))
         except OSError as error:
-            if isinstance(error, ConnectionError):
-                self.close()  # who tries again must not find it here still
             msg = f"the zygote cannot be reached: {error}"
             raise ZygoteLostError(msg) from error
 
@@ -126,7 +127,7 @@ class Link:
             operation, call_id, status, peak, cpu_us = REPLY.unpack_from(message)
             rest = message[REPLY.size :]
             if operation == READY and not self.ready.done():
-                self.ready.set_result((json.loads(rest), fds))
+                self.ready.set_result(json.loads(rest))
                 self._sizes = (_USUAL_MESSAGE, 1)
             elif operation == FAILED and not self.ready.done():
                 self._fail(rest.decode(errors="replace"))
@@ -140,6 +141,7 @@ class TierLink(Link):
     Attributes:
         bits: Its package set.
         calls: Calls in flight, by id.
+        awaited: Calls that will begin as soon as it is ready.
         served: Calls begun so far.
         memory_bytes: Its own memory, once it is ready.
     """
@@ -149,6 +151,7 @@ class TierLink(Link):
         super().__init__(end)
         self.bits = bits
         self.calls: dict[int, Call] = {}
+        self.awaited = 0
         self.served = 0
         self.memory_bytes = 0
 
@@ -174,16 +177,16 @@ class TierLink(Link):
         try:
             self.send(message, [*fds, call.write_end])
         except ZygoteLostError as error:
-            self.calls.pop(call.call_id, None)
+            del self.calls[call.call_id]
             call.lost(str(error))
             raise
         finally:
             os.close(call.write_end)
 
-    def renice(self, call: Call, level: int) -> None:
+    def give_way(self, call: Call) -> None:
         """Lower the priority of the leaf of ``call``."""
         with contextlib.suppress(ZygoteLostError):
-            self.send(REQUEST.pack(NICE, call.call_id, 0, level, False, _NO_SEED), ())  # noqa: FBT003
+            self.send(REQUEST.pack(NICE, call.call_id, 0, _SLOW_NICE, False, _NO_SEED), ())  # noqa: FBT003
 
     def on_message(
         self,
@@ -198,11 +201,15 @@ class TierLink(Link):
             ended = self.calls.pop(call_id, None)
             if ended is not None:
                 ended.ended(numbers[0], numbers[1])
-        elif operation == STARTED and fds and call_id in self.calls:
-            self.calls[call_id].started(fds[0])
-        elif operation == STARTED and not fds:
-            # Its descriptor was lost for want of a free one: nobody could end this process.
-            self.close()
+        elif operation == STARTED and call_id in self.calls:
+            if fds:
+                self.calls[call_id].started(fds[0])
+            else:  # we have no descriptor left for it: what cannot be killed must not run
+                self.close()
+        elif operation == HOLDS and call_id in self.calls:
+            self.calls[call_id].held_bytes = numbers[1]
+        elif operation == EXCEEDED and call_id in self.calls:
+            self.calls[call_id].exceeded(rest.decode(), numbers[1])
         elif operation == FAILED:
             why = rest.decode(errors="replace")
             # A leaf that was never forked will not be reported as ended.
@@ -223,6 +230,35 @@ class TierLink(Link):
 
 class BaseLink(Link):
     """The base zygote: forks tiers."""
+
+    def __init__(self, end: socket.socket) -> None:
+        """Listen on ``end``."""
+        super().__init__(end)
+        self._scratch: list[int] = []
+
+    def take_scratch(self) -> list[int]:
+        """Return the descriptors of its own scratch directories, in order of slots; only once."""
+        taken, self._scratch = self._scratch, []
+        return taken
+
+    def on_message(
+        self,
+        operation: int,
+        call_id: int,
+        numbers: tuple[int, int, int],
+        rest: bytes,
+        fds: list[int],
+    ) -> None:
+        """Keep the scratch directories."""
+        if operation == SCRATCH:
+            self._scratch += fds
+        else:
+            super().on_message(operation, call_id, numbers, rest, fds)
+
+    def on_closed(self) -> None:
+        """Close what nobody has taken."""
+        for fd in self.take_scratch():
+            os.close(fd)
 
     def fork_tier(self, bits: int) -> TierLink:
         """Return a new tier, not ready yet.

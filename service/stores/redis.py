@@ -2,7 +2,8 @@
 
 Keys are ``<prefix>:{<key>}:v`` (value), ``:l`` (lock), ``:o:<token>`` (what a leader handed over
 without keeping it) and channel ``:c``. The braces keep the keys of one question in one slot of a
-Cluster. Budgets share one tag, ``{budget}``, because one reservation touches several of them.
+Cluster. Budgets share one tag, ``{budget}``, because one reservation touches several of them. They
+and published definitions have no expiry: a full Redis with ``volatile-lru`` spares them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from service.stores.scripts import CLAIM, FINISH, PEEK, RELEASE, RENEW, RESERVE,
 OUTCOME_KEEP_S: Final = 3.0
 """Seconds that an outcome which is not kept (an error, a refusal) stays for those who waited."""
 ACCOUNT_KEEP_S: Final = 3 * 86_400.0
-"""Seconds that a day's account outlives its last change."""
+"""Seconds from the first use of a day's account to its removal."""
 POLL_S: Final = 0.25
 """Seconds between looks when Redis gives no subscription."""
 _LEASE_SLACK_S: Final = 0.05
@@ -177,8 +178,10 @@ class RedisStore:
         return f"{self._prefix}:{{budget}}:{name}"
 
     def _accounts(self, reservation: Reservation) -> list[str]:
+        """Return the register of accounts, then account and reservations of every counter."""
         names = [self._account(name) for name, _ in reservation.counters]
-        return [key for name in names for key in (name, f"{name}:held")]
+        register = f"{self._prefix}:{{budget}}"
+        return [register, *(key for name in names for key in (name, f"{name}:held"))]
 
 
 _GRANTED: Final = Reserved("granted")

@@ -54,36 +54,51 @@ return 0
 """
 """KEYS lock; ARGV token, lease ms → 1 renewed | 2 taken again | 0 somebody else has it."""
 
-RESERVE: Final = """\
+_OLD_ACCOUNTS: Final = """\
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-for i = 1, #KEYS, 2 do
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('DEL', old, old .. ':held')
+  redis.call('ZREM', KEYS[1], old)
+end
+"""
+# Accounts have no expiry of their own, because a full Redis evicts what has one (volatile-lru), and
+# a budget that was forgotten is spent twice. A register says when each may go.
+
+RESERVE: Final = (
+    _OLD_ACCOUNTS
+    + """\
+for i = 2, #KEYS, 2 do
   for _, m in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i+1], '-inf', now, 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[i+1], m)
     redis.call('HINCRBY', KEYS[i], 'reserved', -tonumber(string.match(m, '^%d+')))
   end
   local h = redis.call('HMGET', KEYS[i], 'spent', 'reserved')
   local used = tonumber(h[1] or '0') + tonumber(h[2] or '0')
-  if used + ARGV[1] > tonumber(ARGV[4 + (i + 1) / 2]) then return (i + 1) / 2 end
+  if used + ARGV[1] > tonumber(ARGV[4 + i / 2]) then return i / 2 end
 end
-for i = 1, #KEYS, 2 do
+for i = 2, #KEYS, 2 do
+  redis.call('ZADD', KEYS[1], 'NX', now + ARGV[4], KEYS[i])
   redis.call('HINCRBY', KEYS[i], 'reserved', ARGV[1])
   redis.call('ZADD', KEYS[i+1], now + ARGV[3], ARGV[2])
-  redis.call('PEXPIRE', KEYS[i], ARGV[4])
-  redis.call('PEXPIRE', KEYS[i+1], ARGV[4])
 end
 return 0
 """
-"""KEYS account, reservations, …; ARGV amount, amount:id, hold ms, keep ms, limits… → 0 | which."""
+)
+"""KEYS register, account, reservations, …; ARGV amount, amount:id, hold ms, keep ms, limits…
+→ 0 | which."""
 
-SETTLE: Final = """\
-for i = 1, #KEYS, 2 do
+SETTLE: Final = (
+    _OLD_ACCOUNTS
+    + """\
+for i = 2, #KEYS, 2 do
   if redis.call('ZREM', KEYS[i+1], ARGV[1]) == 1 then
     redis.call('HINCRBY', KEYS[i], 'reserved', -tonumber(string.match(ARGV[1], '^%d+')))
   end
+  redis.call('ZADD', KEYS[1], 'NX', now + ARGV[3], KEYS[i])
   redis.call('HINCRBY', KEYS[i], 'spent', ARGV[2])
-  redis.call('PEXPIRE', KEYS[i], ARGV[3])
 end
 return 0
 """
-"""KEYS account, reservations, …; ARGV amount:id, spent, keep ms."""
+)
+"""KEYS register, account, reservations, …; ARGV amount:id, spent, keep ms."""

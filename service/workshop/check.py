@@ -55,7 +55,7 @@ async def _check_subject(
     if subject.grader is None:
         return [_failed(subject, "assembly", subject.problems)]
     try:
-        examples = read_examples(subject.examples_file, subject.grader)
+        examples = read_examples(subject.examples_file, subject.grader, subject.version)
     except ExamplesError as error:
         return [_failed(subject, subject.examples_file.name, error.problems)]
     if not examples:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -55,6 +55,7 @@ class Example(Recorded, frozen=True, kw_only=True, forbid_unknown_fields=True):
         failure: Code of every failure there is; None for a reward to be trusted.
         sub_rewards: What these parts of a ``multi`` give.
         note: What the example shows.
+        since: First version that gives this reward; earlier ones are not asked.
     """
 
     item: dict[str, Any]
@@ -64,6 +65,7 @@ class Example(Recorded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     failure: str | None = None
     sub_rewards: dict[str, float] = {}
     note: str = ""
+    since: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     def graded_sample(self) -> Sample:
         """Return the model output."""
@@ -81,8 +83,15 @@ class Example(Recorded, frozen=True, kw_only=True, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(Example)
 
 
-def read_examples(path: Path, grader: CompiledGrader) -> dict[int, Example]:
+def read_examples(
+    path: Path, grader: CompiledGrader, version: int | None = None
+) -> dict[int, Example]:
     """Return line number → example; empty when there is no file.
+
+    Args:
+        path: The file.
+        grader: Says which parts there are.
+        version: Leaves out examples of later versions; None, a draft, is the latest.
 
     Raises:
         ExamplesError: With everything that is wrong in the file.
@@ -104,7 +113,8 @@ def read_examples(path: Path, grader: CompiledGrader) -> dict[int, Example]:
         if example.note and first != number:
             problems.append(f"{path}:{number}: the note of line {first} again")
         problems += [f"{path}:{number}: {problem}" for problem in _problems(example, grader)]
-        examples[number] = example
+        if version is None or example.since <= version:
+            examples[number] = example
     if problems:
         raise ExamplesError(problems)
     return examples

@@ -62,7 +62,8 @@ async def catch_mutants(
         ExamplesError: The examples cannot be read.
     """
     assert subject.grader is not None  # noqa: S101 - the caller has looked
-    examples = list(read_examples(subject.examples_file, subject.grader).values())
+    file, version = subject.examples_file, subject.version
+    examples = list(read_examples(file, subject.grader, version).values())
     ports = terms.ports
     if ports.sandbox is not None:
         ports = msgspec.structs.replace(ports, sandbox=_RememberingSandbox(ports.sandbox))
@@ -121,11 +122,14 @@ def _compiled(subject: Subject, mutation: Mutation, options: Options) -> Subject
 
 
 async def _is_noticed(mutant: Subject, examples: list[Example], terms: Terms) -> bool:
-    for example in examples:
+    """Say whether an example fails; it goes to the front, since the next fault is often near."""
+    for example in list(examples):
         try:
             grade, _ = await grade_example(mutant, example, terms)
         except ExamplesError:
             return True
         if differences(example, grade, TOLERANCE):
+            examples.remove(example)
+            examples.insert(0, example)
             return True
     return False

@@ -33,10 +33,12 @@ _MAX_CHARS = 400  # of a sample that is shown
 
 
 async def probe_subjects(subjects: Iterable[Subject], terms: Terms) -> list[Result]:
-    """Return the results of probing everything that can be graded, in order."""
-    return [
-        result for subject in subjects if subject.grader for result in await probe(subject, terms)
-    ]
+    """Return the results of probing the last version of each grader, in order.
+
+    Weaknesses are stated of that one; what it repairs stays in earlier ones for good.
+    """
+    latest = {subject.name: subject for subject in subjects if subject.grader}
+    return [result for subject in latest.values() for result in await probe(subject, terms)]
 
 
 async def probe(
@@ -59,7 +61,8 @@ async def probe(
     if grader is None:
         return [_result(subject, "assembly", "failed", *subject.problems)]
     try:
-        examples = list(read_examples(subject.examples_file, grader).values())
+        file, version = subject.examples_file, subject.version
+        examples = list(read_examples(file, grader, version).values())
         statement = read_statement(subject.folder, grader)
         lines = read_lines(subject.folder, grader)
     except ExamplesError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from service.judge.budget import Standing
 from service.judge.stats import Latency, RouteState
 from service.metrics import Metrics
 from service.observing import Observer
+from service.sandbox import RemoteSandbox, scratch
 from service.sandbox.build_image import known_tags
 from service.sandbox.config import IsolationReport, SandboxStats
 from service.sandbox.problems import IsolationTooWeakError
@@ -94,6 +97,7 @@ def images(tmp_path: Path) -> Path:
     python = tmp_path / tag / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
+    (tmp_path / tag / ".gradekeeper-image.json").touch()
     return tmp_path
 
 
@@ -206,15 +210,69 @@ class TestSandbox:
     async def test_closing_while_it_starts_ends_the_start(
         self, images: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def slow(_: Any) -> None:
-            await asyncio.sleep(60)
+        begun, may_end, late = asyncio.Event(), asyncio.Event(), FakeRunning()
+
+        async def slow(_: Any) -> FakeRunning:
+            begun.set()
+            await may_end.wait()
+            return late
 
         monkeypatch.setattr(wiring, "start_sandbox", slow)
         sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
         sandbox.start()
-        await asyncio.sleep(0)
-        await sandbox.close()
-        assert sandbox.running is None
+        await begun.wait()
+        closing = asyncio.create_task(sandbox.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        may_end.set()
+        await closing
+        assert late.closed
+
+    async def test_an_image_whose_build_was_interrupted_is_none(
+        self, images: Path, started: FakeRunning
+    ) -> None:
+        (tag,) = known_tags()
+        (images / tag / ".gradekeeper-image.json").unlink()
+        sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
+        with pytest.raises(SandboxUnavailableError, match="no grader image is built"):
+            await sandbox.run(RUN)
+
+    async def test_graders_that_are_not_isolated_are_a_warning_and_a_degraded_readiness(
+        self, images: Path, started: FakeRunning, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        report = msgspec.structs.replace(REPORT, level="process")
+        monkeypatch.setattr(started, "report", lambda: report)
+        sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
+        await sandbox.run(RUN)
+        found = await sandbox.check()
+        assert (found["ok"], found["state"]) == (True, "degraded")
+        assert found["isolation"]["level"] == "process"
+        assert [(record.levelname, record.message) for record in caplog.records] == [
+            ("WARNING", "Python graders are not isolated")
+        ]
+
+    async def test_without_a_place_for_files_refuses_and_says_so(
+        self, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+        monkeypatch.setattr(scratch, "usual_parent", lambda _: "/nowhere")
+        sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
+        with pytest.raises(SandboxUnavailableError, match="No such file or directory: '/nowhere"):
+            await sandbox.run(RUN)
+        found = await sandbox.check()
+        assert found["state"] == "refused"
+        assert "/nowhere" in found["reason"]
+
+    def test_the_slots_of_two_workers_begin_at_different_cpus(
+        self, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = []
+        for pid in (10, 11):
+            monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+            made = sandbox_config(Settings(sandbox_images_dir=str(images), sandbox_cores=2))
+            first.append(made.first_cpu)
+        assert first[1] - first[0] == 2
 
     async def test_required_but_missing_stops_the_start(
         self, tmp_path: Path, no_routes: None
@@ -287,6 +345,33 @@ class TestBuilding:
         missing = str(tmp_path / "ca.pem")
         with pytest.raises(AdapterError, match="GRADEKEEPER_REDIS_CA_FILE"):
             build_adapters(Settings(redis_url="rediss://127.0.0.1:1/0", redis_ca_file=missing))
+
+    def test_a_runner_that_cannot_be_meant_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_URL: expected unix:"):
+            build_adapters(Settings(sandbox_url="runner:8081"))
+        with pytest.raises(AdapterError, match="GRADEKEEPER_SANDBOX_TOKEN_FILE: the token file"):
+            build_adapters(
+                Settings(sandbox_url="http://runner", sandbox_token_file=str(tmp_path / "none"))
+            )
+
+    async def test_a_runner_is_asked_for_what_the_settings_say(self) -> None:
+        settings = Settings(
+            sandbox_url="http://runner:8081",
+            sandbox="required",
+            sandbox_seeds="fixed",
+            sandbox_timeout_s=7.0,
+            sandbox_min_isolation="namespaces",
+        )
+        sandbox = build_adapters(settings).sandbox
+        assert isinstance(sandbox, RemoteSandbox)
+        asked = sandbox._config
+        assert (asked.timeout_s, asked.seeds, asked.minimum_level) == (7.0, "fixed", "namespaces")
+        assert sandbox.required
+
+    def test_where_graders_are_off_no_runner_is_asked(self) -> None:
+        adapters = build_adapters(Settings(sandbox_url="http://runner:8081", sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
+        assert adapters.ports.sandbox is None
 
     def test_a_store_that_cannot_be_meant_is_named(self) -> None:
         with pytest.raises(AdapterError, match="redis"):
@@ -417,6 +502,7 @@ class TestObserver:
         self, monkeypatch: pytest.MonkeyPatch, no_routes: None
     ) -> None:
         adapters = build_adapters(Settings(sandbox="off"))
+        assert isinstance(adapters.sandbox, LateSandbox)
         adapters.sandbox.running = FakeRunning()  # type: ignore[assignment] # enough of one
         judge = adapters.judge.stats
         judge.attempts["main", "ok"] += 2

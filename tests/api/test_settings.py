@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.settings import SECRETS, Settings, SettingsError, document
+from service.configuration import document
+from service.settings import SECRETS, Settings, SettingsError
 
 CONFIGURATION = Path(__file__).parents[2] / "CONFIGURATION.md"
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 
-from service.sandbox import SandboxConfig, SubprocessSandbox, start_sandbox
+from service.sandbox import RunTerms, SandboxConfig, SubprocessSandbox, start_sandbox
 from service.sandbox.scratch import is_empty
 from tests.attacks.rows import ATTACKS, Attack, prelude
 
@@ -147,13 +147,14 @@ async def run_attack(
     """Return what an attack gave and what is left of it afterwards."""
     # Short only where the deadline is what is tested: the rest must not depend on a busy machine.
     timeout_s = sandbox._config.timeout_s if attack.expect == ("timeout",) else _PATIENCE_S
+    terms = RunTerms(timeout_s=timeout_s)
     (environment,) = sandbox.environments
     start = prelude(names_hidden=environment.in_namespaces)
 
     async def run(source: str, sample: object = None) -> Any:
         payload = json.dumps({"sample": sample, "item": targets.item}).encode()
         try:
-            return await sandbox._admit(environment, source.encode(), payload, timeout_s)
+            return await sandbox._admit(environment, source.encode(), payload, terms)
         except Exception as error:  # noqa: BLE001 - reported as the row's result
             return error
 

@@ -201,6 +201,14 @@ FILES = (
            without_mounts=("value 0.25",)),
     _blocked("F13", "os.open, '/proc/self/root' + item['private'], 0", "os.listdir, '/proc/1/root/home'",
              "os.open, '/proc/self/cwd/../../../../../../../' + item['private'], 0"),
+    # Directories without rights, now and then links to a file that the service may change: what gives itself
+    # rights to the one must not do so to the other.
+    Attack(id="F15", source=_G + "import time\n    names = range(600)\n    for n in names:\n        os.mkdir(f'd{n}', 0)\n"
+           "        os.symlink(item['public'], f's{n}')\n    pairs = [(f'd{n}'.encode(), f's{n}'.encode()) for n in names]\n"
+           "    before, end = os.stat(item['public']).st_mode if os.path.exists(item['public']) else 0, time.time() + 2\n"
+           "    while time.time() < end:\n        for d, s in pairs * 20:\n            libc.renameat2(-100, d, -100, s, 2)\n"
+           "        for d, _ in pairs:\n            os.rmdir(d)\n            os.mkdir(d, 0)\n"
+           "        if before and os.stat(item['public']).st_mode != before:\n            return 0.0\n    return 1.0\n"),
     _blocked("F14", "os.mknod, 'device', 0o20666, os.makedev(1, 1)", "os.mkfifo, 'pipe'"),
 )  # fmt: skip
 
@@ -262,13 +270,17 @@ SIGNALS = (
 CHILDREN = (
     Attack(id="X01", source=_G + "for _ in range(400):\n        if refused(os.fork):\n            return 1.0\n"
            "    import time\n    time.sleep(60)\n    return 0.0\n",
-           processes=("no_result",)),
+           processes=("output",)),
     Attack(id="X02", source=_G + "try:\n        if os.fork() == 0:\n            import time\n            time.sleep(60)\n"
            "    except OSError:\n        return 1.0\n    return 0.5\n", processes=("value 0.5",)),
     Attack(id="X03", source="import threading, time\n" + _G + "try:\n        for n in range(5000):\n"
            "            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
            "    except (RuntimeError, MemoryError):\n        return float(n < 2500)\n    return 0.0\n",
            processes=("value 1.0",)),
+    # Small stacks, which the memory limit hardly counts.
+    Attack(id="X03b", source="import threading, time\n" + _G + "threading.stack_size(32768)\n    wait = threading.Event().wait\n    for n in range(3000):\n"
+           "        threading.Thread(target=wait, daemon=True).start()\n    time.sleep(60)\n    return 0.0\n", expect=("output",),
+           processes=("output", "exception")),
     Attack(id="X04", source="import subprocess\n" + _G + "all_refused((os.posix_spawn, '/bin/true', ['true'], {}), (subprocess.run, ['/bin/true']))\n"
            "    return all_refused((os.execv, '/bin/sh', ['sh'])) if os.system('true') else 0.0\n",
            processes=("exception",)),
@@ -327,9 +339,32 @@ DISK = (
            expect=("exception",)),
     Attack(id="D02", source=_G + "for n in range(10 ** 6):\n        with open(f'f{n}', 'wb') as file:\n            file.write(b'x' * (1 << 20))\n",
            expect=("exception",), without_mounts=("output",)),
-    # Where the watchdog does not see, because the name is gone: a file's size and how many are open are limited.
-    Attack(id="D02b", source=_G + "kept = []\n    try:\n        while True:\n            kept.append(open('f', 'wb'))\n            os.unlink('f')\n"
-           "    except OSError as error:\n        return float(error.errno == errno.EMFILE and len(kept) < 64)\n"),
+    # Names that are gone, and the file with them: open, mapped only, and open in a thread's own table.
+    Attack(id="D02b", source=_G + "kept = []\n    while True:\n        kept.append(open('f', 'wb', buffering=0))\n        os.unlink('f')\n"
+           "        for _ in range(8):\n            kept[-1].write(bytes(1 << 20))\n            __import__('time').sleep(0.01)\n",
+           expect=("exception",), without_mounts=("output",)),
+    Attack(id="D02c", source="import time\n" + _G + "libc.mmap.restype = ctypes.c_void_p\n    for n in range(50):\n"
+           "        fd = os.open('f', os.O_RDWR | os.O_CREAT)\n        for _ in range(8):\n            os.write(fd, bytes(1 << 20))\n"
+           "        libc.mmap(None, 4096, 1, 1, fd, 0)\n        os.close(fd)\n        os.unlink('f')\n        time.sleep(0.05)\n    return 0.0\n",
+           expect=("exception",), without_mounts=("output",)),
+    _blocked("D02d", "syscall, item['nr']['close_range'], 60, 63, 2", "syscall, item['nr']['clone'], 0x10900, 0, 0, 0, 0",
+             "syscall, item['nr']['unshare'], 0x400"),
+    # Decoys that move all the time, so that who counts loses the way.
+    Attack(id="D02e", source="import threading, time\n" + _G + "moves = []\n    for n in range(6):\n"
+           "        os.makedirs(f'q{n}/x/c')\n        os.makedirs(f'q{n}/y')\n        moves.append((f'q{n}/x/c', f'q{n}/y/c'))\n"
+           "        for k in range(500):\n            open(f'q{n}/x/c/{k}', 'w').close()\n    os.mkdir('data')\n"
+           "    def flip():\n        while True:\n            for a, b in moves:\n                os.rename(a, b)\n"
+           "            for a, b in moves:\n                os.rename(b, a)\n    threading.Thread(target=flip, daemon=True).start()\n"
+           "    for n in range(60):\n        with open(f'data/{n}', 'wb') as file:\n            file.write(bytes(1 << 20))\n    time.sleep(60)\n",
+           expect=("exception",), without_mounts=("output",)),
+    # The same with all of the way to what is counted.
+    Attack(id="D02f", source="import threading, time\n" + _G + "fds = [os.open('.', os.O_RDONLY)]\n    for _ in range(14):\n"
+           "        os.mkdir('a', dir_fd=fds[-1])\n        fds.append(os.open('a', os.O_RDONLY, dir_fd=fds[-1]))\n"
+           "    def flip():\n        while True:\n            for a, b in ('ab', 'ba'):\n                for fd in fds[:-1]:\n"
+           "                    os.rename(a, b, src_dir_fd=fd, dst_dir_fd=fd)\n    threading.Thread(target=flip, daemon=True).start()\n"
+           "    for n in range(60):\n        fd = os.open(f'{n}', os.O_CREAT | os.O_WRONLY, dir_fd=fds[-1])\n"
+           "        os.write(fd, bytes(1 << 20))\n        os.close(fd)\n    time.sleep(60)\n",
+           expect=("exception",), without_mounts=("output",)),
     # Residual without a tmpfs of our own: inodes, until the watchdog comes round.
     Attack(id="D03", source=_G + "n = 0\n    while True:\n        open(f'f{n}', 'w').close()\n        n += 1\n",
            expect=("exception",), without_mounts=("output",)),
@@ -459,7 +494,7 @@ LOADING = (
     Attack(id="L04", source="import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + _G + "return 1.0\n"),
     Attack(id="L05", source="import os, json\nos.fork = os._exit = json.loads = None\n" + _G + "return 1.0\n"),
     Attack(id="L06", source="while not refused(os.fork):\n    pass\n" + _G + "return 1.0\n",
-           processes=("no_result",)),
+           processes=("output",)),
     Attack(id="L07", source="x = bytearray(3 << 30)\n" + _G + "return 0.0\n", expect=("memory",)),
     # Descriptors above the result pipe were the zygote's; 4 was its control socket.
     Attack(id="L08", source=_G + "for fd in range(4, 64):\n        try:\n            os.write(fd, b'junk' * 20)\n            return 0.0\n"

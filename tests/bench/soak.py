@@ -27,6 +27,11 @@ _ENDING = (
     "import os\ndef grade(sample, item):\n"
     "    open('left', 'w').write('x' * 1000)\n    os._exit(1)\n"
 )
+_LITTERING = (
+    "def grade(sample, item):\n    open('left', 'w').write('x' * 1000)\n"
+    "    while True:\n        pass\n"
+)
+_TIMEOUT_S = 0.1
 _AT_ONCE = 8
 _KILL_EVERY = 50
 
@@ -61,7 +66,7 @@ def growth(before: State, after: State) -> float:
 async def _soaked(calls: int, folder: str) -> tuple[State, State]:
     sandbox = await started(scratch_dir=folder)  # type: ignore[arg-type]
     try:
-        return await soak(sandbox, calls, lambda: state(folder))
+        return await soak(sandbox, calls, lambda: state(folder, sandbox))
     finally:
         await sandbox.close()
 
@@ -86,7 +91,11 @@ async def _some(sandbox: SubprocessSandbox, count: int) -> None:
 
     async def one(index: int) -> None:
         async with width:
-            if index % _KILL_EVERY == _KILL_EVERY - 1:
+            if index % _KILL_EVERY == _KILL_EVERY // 2:
+                (environment,) = sandbox.environments
+                killed = await sandbox.attack(environment, _LITTERING, _TIMEOUT_S)
+                assert killed.outcome == "timeout", killed
+            elif index % _KILL_EVERY == _KILL_EVERY - 1:
                 task = asyncio.create_task(sandbox.run(call(FOREVER)))
                 await asyncio.sleep(0.01)
                 task.cancel()
@@ -101,8 +110,12 @@ async def _some(sandbox: SubprocessSandbox, count: int) -> None:
     await asyncio.sleep(0.3)  # compilers are not counted, and are reaped a moment later
 
 
-def state(folder: str) -> State:
-    """Return what this process and its children hold, with files beneath ``folder``."""
+def state(folder: str, sandbox: SubprocessSandbox) -> State:
+    """Return what this process and its children hold, with files beneath ``folder``.
+
+    In namespaces the scratch directories show in nobody's file system: they are looked into where
+    the sandbox has them open.
+    """
     gc.collect()
     family = children(os.getpid())
     pages = 0
@@ -112,6 +125,15 @@ def state(folder: str) -> State:
     return State(
         processes=len(family),
         descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
-        files=sum(len(names) for _, _, names in os.walk(folder)),
+        files=sum(len(names) for _, _, names in os.walk(folder)) + _in_scratch(sandbox),
         memory_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
+    )
+
+
+def _in_scratch(sandbox: SubprocessSandbox) -> int:
+    return sum(
+        len(os.listdir(environment.scratch_fd(slot)))  # noqa: PTH208 - a descriptor
+        for environment in sandbox.environments
+        if environment.in_namespaces
+        for slot in range(environment.slots)
     )

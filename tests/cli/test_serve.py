@@ -22,7 +22,7 @@ from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Process
 
 from service import metric_files
-from service.cli import serve, supervisor
+from service.cli import listening, serve, supervisor
 from service.cli.failures import CommandError
 from service.connections import BoundedProtocol
 from service.metrics import MULTIPROCESS_DIR
@@ -174,7 +174,7 @@ class TestComposition:
             for listener in sockets or server.sockets:
                 listener.close()
 
-        monkeypatch.setattr(serve._Server, "run", serve_nothing)
+        monkeypatch.setattr(listening.Server, "run", serve_nothing)
         monkeypatch.setattr(supervisor.Workers, "run", serve_nothing)
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         return started
@@ -231,7 +231,7 @@ class TestComposition:
             sockets[0].close()
             raise SystemExit(3)
 
-        monkeypatch.setattr(serve._Server, "run", fail)
+        monkeypatch.setattr(listening.Server, "run", fail)
         assert run("serve", "--port", "0").code == 2
 
     @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ class TestSupervisor:
 
 
 def test_a_graceful_stop_leaves_no_signal_to_die_of() -> None:
-    server = serve._Server(Config("none:app"))
+    server = listening.Server(Config("none:app"))
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert server._captured_signals == []

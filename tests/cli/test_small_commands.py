@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from service.auth import Keyring, read_keys
-from service.settings import Settings, document
+from service.configuration import document
+from service.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.world import write_json
 

@@ -73,6 +73,17 @@ def test_a_sum_beyond_the_largest_float_still_has_a_mean() -> None:
     assert summarize(scored(1.7e308, 1.7e308)).mean == 1.7e308
 
 
+@pytest.mark.parametrize(
+    ("rewards", "is_said"),
+    [((0.0, 0.0), True), ((0.0, 1e-9), False), ((1.0, 1.0), False), ((0.0,), False)],
+)
+def test_rewards_that_are_all_nothing_raise_a_question(
+    rewards: tuple[float, ...], is_said: bool
+) -> None:
+    text = "\n".join(render(summarize(scored(*rewards))))
+    assert ("every reward is 0: do the items have the fields" in text) == is_said
+
+
 def test_nothing_ok_leaves_the_distribution_out() -> None:
     summary = summarize([unscored("a")])
     assert (summary.mean, summary.pass_rate, summary.deciles) == (None, None, [])

@@ -49,7 +49,7 @@ class Service:
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
-        environment: Environment variables of the next start.
+        environment: Environment variables of the next start; ``{port}`` stands for its port.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
@@ -73,11 +73,12 @@ class Service:
     def start(self) -> None:
         """Start it; `await_ready` waits until it serves."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PREFIX)}
+        ours = {k: v.replace("{port}", str(self.port)) for k, v in self.environment.items()}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, "serve"],
                 cwd=ROOT,
-                env={**inherited, **self.environment, f"{_PREFIX}PORT": str(self.port)},
+                env={**inherited, **ours, f"{_PREFIX}PORT": str(self.port)},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )

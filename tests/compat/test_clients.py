@@ -100,11 +100,10 @@ class TestVerl:
 
 
 class TestSageMaker:
-    """PyPI sagemaker-train 1.27.0, ``verify_reward_function`` on the page's Lambda."""
+    """PyPI sagemaker-train 1.27.0, ``verify_reward_function`` on our Lambda."""
 
-    def verify(self, live: Live, run: Run, folder: Path, samples: list[Any], grader: str) -> Any:
-        file = folder / "lambda_function.py"
-        file.write_text(snippet("aws", "lambda_function.py"))
+    def verify(self, live: Live, run: Run, samples: list[Any], grader: str) -> Any:
+        file = Path(__file__).parents[2] / "deploy" / "lambda" / "forwarder.py"
         url = snippet("aws", "environment", url=live.url).split('"')[1]
         given = {
             "path": str(file),
@@ -114,7 +113,7 @@ class TestSageMaker:
         environ = {"GRADER_URL": url.replace("capital", grader)}
         return run("sagemaker", "sagemaker_verifier.py", given, **environ)
 
-    def test_nova_and_open_weights(self, live: Live, run_client: Run, tmp_path: Path) -> None:
+    def test_nova_and_open_weights(self, live: Live, run_client: Run) -> None:
         turns = [
             {"role": "user", "content": "Capital of France?"},
             {"role": "assistant", "content": "Paris"},
@@ -122,15 +121,13 @@ class TestSageMaker:
         nova = {"id": "s1", "messages": turns, "reference_answer": "Paris"}
         weights = {"id": "s1", "messages": turns, "metadata": {"reference_answer": "Lyon"}}
         for sample, reward in ((nova, 1.0), (weights, 0.0)):
-            found = self.verify(live, run_client, tmp_path, [sample, sample], "capital")
+            found = self.verify(live, run_client, [sample, sample], "capital")
             assert (found["success"], found["successful_samples"]) == (True, 2)
             assert found["results"][0]["output"]["aggregate_reward_score"] == reward
 
-    def test_a_failure_fails_the_invocation(
-        self, live: Live, run_client: Run, tmp_path: Path
-    ) -> None:
+    def test_a_failure_fails_the_invocation(self, live: Live, run_client: Run) -> None:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "x"}]
         nova = {"id": "s1", "messages": turns, "reference_answer": "x"}
-        found = self.verify(live, run_client, tmp_path, [nova], "judged")
+        found = self.verify(live, run_client, [nova], "judged")
         assert found["success"] is False
-        assert "HTTP Error 503" in found["error"]
+        assert "no reward in time; last: 503" in found["error"]

@@ -265,6 +265,7 @@ async def test_a_rate_limit_with_too_many_waiting_is_overload(make: Make) -> Non
         with pytest.raises(OverloadedError, match=r"limited to 0\.001/s") as caught:
             await caller.call(call_of(server, rate_limit=0.001))
     assert caught.value.retry_after_s == 60
+    assert caught.value.flag == "endpoint_grader_server_error"
     assert len(server.requests) == 1
 
 

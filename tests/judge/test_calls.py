@@ -199,6 +199,7 @@ class TestLimits:
             *(judge.judge(call(str(i))) for i in range(6)), return_exceptions=True
         )
         assert [isinstance(one, OverloadedError) for one in results] == [False] * 3 + [True] * 3
+        assert {getattr(one, "flag", "") for one in results[3:]} == {"model_grader_server_error"}
 
     async def test_429s_lower_the_slots(self, upstream: Upstream, make_judge: MakeJudge) -> None:
         upstream.script = then(error(429, headers={"retry-after-ms": "1"}))

@@ -147,7 +147,10 @@ async def test_redis_killed_restarted_and_frozen_under_load_harms_nothing(
 
 
 async def test_many_slow_calls_at_once(upstream: Upstream, make_judge: MakeJudge) -> None:
-    upstream.script = lambda asked: completion(truth(asked.text), delay_s=5.0)
+    # 5 s for the last one, and longer for those before, so that it is still in their company.
+    upstream.script = lambda asked: completion(
+        truth(asked.text), delay_s=5.0 + (1000 - asked.number) / 100
+    )
     judge = make_judge(concurrency=1000)
     await judge.warm()
     replies = await asyncio.gather(*(judge.judge(call(f"number {i}")) for i in range(1000)))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from service.sandbox.build_image import BuildError, build, interpreter, known_ta
 from tests.sandbox import image
 from tests.sandbox.conftest import Start
 
+# What pip says when it reaches nobody; everything else is a fault of ours.
+NO_NETWORK = re.compile(r"(?i)connection|name resolution|unreachable|proxy")
 HALF = "def grade(sample, item):\n    return 0.5\n"
 
 
@@ -31,7 +34,9 @@ def minimal(shared: Path) -> Path:
         try:
             build(image.TAG, "minimal", into)
         except BuildError as error:
-            pytest.skip(f"no package index: {error}")
+            if not NO_NETWORK.search(str(error)):
+                raise
+            pytest.skip(f"NOT TESTED, no package index can be reached: {error}")
     return into
 
 

@@ -22,9 +22,10 @@ async def test_nothing_is_left_of_many_mixed_calls(
     disabled: tuple[str, ...],
 ) -> None:
     sandbox = await started(disabled_layers=frozenset(disabled), scratch_dir=str(tmp_path))
-    before, after = await soak(sandbox, CALLS, lambda: state(str(tmp_path)))
+    before, after = await soak(sandbox, CALLS, lambda: state(str(tmp_path), sandbox))
     assert after.processes == before.processes
     assert after.descriptors == before.descriptors
     assert after.files == before.files
     assert growth(before, after) <= 0.05
     assert sandbox.stats().zygote_restarts == 0
+    assert sandbox.stats().kills["timeout"] >= CALLS // 50

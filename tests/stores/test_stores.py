@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -163,6 +164,45 @@ class TestMemory:
         await asyncio.sleep(0)
         await store.close()
         assert await follower is None
+
+
+class TestAccountsInRedis:
+    async def test_full_cache_forgets_no_budget(self, redis_store: RedisStore) -> None:
+        """A Redis with ``volatile-lru`` evicts whatever expires, however short-lived the rest."""
+        await redis_store.reserve(reservation("r1", 5, 100))
+        await redis_store.settle(reservation("r2", 5, 100), spent=7)
+        ttls = await keys_and_ttls(redis_store)
+        assert set(ttls.values()) == {-1}
+        await redis_store.put("k", b"v", ttl_s=60)
+        await redis_store.claim("q", "t", lease_s=60)
+        await redis_store.finish("p", "t", b"v", ttl_s=0)
+        others = (await keys_and_ttls(redis_store)).items() - ttls.items()
+        assert len(others) == 3
+        assert all(ttl > 0 for _, ttl in others)
+
+    async def test_old_accounts_are_removed_by_the_next_call(
+        self, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as brief:
+            brief.setattr("service.stores.redis.ACCOUNT_KEEP_S", 0.2)
+            old = Reservation(id="r1", counters=(("monday", 100),), amount=5, hold_s=60)
+            await redis_store.reserve(old)
+            settled = Reservation(id="r2", counters=(("sunday", 100),), amount=5, hold_s=60)
+            await redis_store.settle(settled, spent=7)
+        await asyncio.sleep(0.3)
+        new = Reservation(id="r3", counters=(("tuesday", 100),), amount=5, hold_s=60)
+        await redis_store.reserve(new)
+        assert set(await keys_and_ttls(redis_store)) == {
+            b"gradekeeper:{budget}",
+            b"gradekeeper:{budget}:tuesday",
+            b"gradekeeper:{budget}:tuesday:held",
+        }
+
+
+async def keys_and_ttls(store: RedisStore) -> dict[bytes, int]:
+    """Return milliseconds to live by key; -1 for ever."""
+    client: Any = store._connected.client
+    return {key: await client.pttl(key) async for key in client.scan_iter()}
 
 
 class TestCoalescing:

@@ -7,13 +7,11 @@ used. To allow another licence, read it, then add its SPDX identifier here.
     python -m tests.tools.licences requirements/serve.txt
 """
 
-import re
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from tests.tools.locks import read_pins
 
 ALLOWED = {
     "0BSD",
@@ -66,26 +64,19 @@ def is_allowed(expression: str) -> bool:
     return any(all(name in ALLOWED for name in choice) for choice in choices)
 
 
-def pinned(lock: str) -> Iterator[Requirement]:
-    """Yield what ``lock`` pins for this platform and Python."""
-    for line in re.findall(r"^[a-z0-9].*==.*?(?= *\\?$)", lock, flags=re.MULTILINE):
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate():
-            yield requirement
-
-
 def main(paths: list[str]) -> int:
     """Print a table of the locks at ``paths``; return 1 if a licence is missing or not allowed."""
     refused = 0
-    for requirement in (r for path in paths for r in pinned(Path(path).read_text("utf-8"))):
+    pins = [pin for path in paths for pin in read_pins(Path(path).read_text("utf-8"))]
+    for pin in (pin for pin in pins if pin.is_for_here):
         try:
-            licence = declared_licence(metadata(requirement.name))
+            licence = declared_licence(metadata(pin.name))
         except PackageNotFoundError:
             licence = "(not installed)"
         allowed = is_allowed(licence)
         refused += not allowed
         mark = "  " if allowed else "✗ "
-        print(f"{mark}{requirement.name + str(requirement.specifier):32}{licence or '(none)'}")
+        print(f"{mark}{pin!s:32}{licence or '(none)'}")
     if refused:
         print(f"{refused} refused: tests/tools/licences.py holds the list", file=sys.stderr)
     return int(refused > 0)

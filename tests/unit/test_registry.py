@@ -164,6 +164,21 @@ class TestLoad:
         assert loaded.get("exact").examples() == [EXAMPLE, {**EXAMPLE, "note": "é"}]
         assert loaded.get("without").examples() == []
 
+    def test_examples_begin_with_a_version(self, tmp_path: Path) -> None:
+        later = {**EXAMPLE, "since": 2, "note": "later"}
+        write(tmp_path, "exact", EXACT, examples=f"{json.dumps(EXAMPLE)}\n{json.dumps(later)}")
+        assert broken(tmp_path) == {"examples.jsonl": [("", "invalid_examples")]}
+        (tmp_path / "exact" / "2.json").write_text(json.dumps({**EXACT, "operation": "ilike"}))
+        loaded = load(tmp_path)
+        assert loaded.get("exact", "1").examples() == [EXAMPLE]
+        assert loaded.get("exact", "2").examples() == [EXAMPLE, later]
+
+    def test_examples_may_be_of_the_draft(self, tmp_path: Path) -> None:
+        write(tmp_path, "exact", EXACT, examples=json.dumps({**EXAMPLE, "since": 2}))
+        (tmp_path / "exact" / "src").mkdir()
+        (tmp_path / "exact" / "src" / "grader.json").write_text("{}")
+        assert load(tmp_path).get("exact").examples() == []
+
     @pytest.mark.parametrize(
         ("readme", "description"),
         [("", ""), ("# Title\n", ""), ("# T\n\nOne\ntwo.\n\nThree.", "One two."), ("\xff", "ÿ")],

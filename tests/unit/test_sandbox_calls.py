@@ -7,6 +7,7 @@ import pytest
 
 from service.sandbox.calls import FrameError, decode_frame, without_answer
 from service.sandbox.guest.leaf import EXCEPTION, FRAME, MAGIC, VALUE, compile_source, pack
+from service.sandbox.supervisor import seed_of
 
 
 def test_a_frame_comes_back_as_it_went() -> None:
@@ -71,3 +72,20 @@ def test_compiling_names_the_imports() -> None:
 
 def test_frame_layout_is_what_the_supervisor_expects() -> None:
     assert FRAME.size == struct.calcsize("=4sBdIII") == 25
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b'{"a": 1, "b": {"c": 2, "d": []}}', b'{"b":{"d":[],"c":2},"a":1}', True),
+        (b'{"a": [1, 2]}', b'{"a": [2, 1]}', False),
+        (b'{"a": 1}', b'{"a": 1.0}', False),
+        (b'{"a": "\xc3\xa9"}', b'{"a": "\\u00e9"}', True),
+        (b"not JSON", b"not JSON", True),
+        (b"[" * 50_000 + b"]" * 50_000, b"[]", False),
+    ],
+    ids=["keys", "items", "numbers", "escapes", "not-json", "deep"],
+)
+def test_a_seed_depends_on_what_the_payload_says(one: bytes, other: bytes, *, same: bool) -> None:
+    assert (seed_of("fixed", b"", one) == seed_of("fixed", b"", other)) is same
+    assert seed_of("fresh", b"", one) is None

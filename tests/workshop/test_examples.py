@@ -36,6 +36,14 @@ def test_examples_are_known_by_their_line(tmp_path: Path) -> None:
     assert examples[3].as_row() == {"item": {}, "sample": sample}
 
 
+def test_examples_of_later_versions_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    write_lines(path, row("Paris", 1.0), row("paris", 1.0, since=2))
+    assert list(read_examples(path, GRADER, 1)) == [1]
+    assert list(read_examples(path, GRADER, 2)) == [1, 2]
+    assert list(read_examples(path, GRADER)) == [1, 2]
+
+
 def test_no_file_is_no_examples(tmp_path: Path) -> None:
     assert read_examples(tmp_path / "examples.jsonl", GRADER) == {}
 
@@ -52,6 +60,7 @@ def test_no_file_is_no_examples(tmp_path: Path) -> None:
         (row("x", 1, judge={"c": {"result": 1}}), "a reply is recorded for 'c', but the parts are"),
         (row("x", 1, endpoint={"": {}}), "a reply is recorded for ''"),
         (row("x", 1, judge={"b": {"steps": []}}), "reply to 'b' needs result, content or refusal"),
+        (row("x", 1, since=0), "Expected `int` >= 1"),
         ([], "Expected `object`"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from graders.engine import compile_grader
@@ -311,6 +312,14 @@ async def test_what_cannot_be_probed_is_said(tmp_path: Path) -> None:
     assert broken is not None
     assert shown(await probe(broken, terms())).startswith("assembly\n")
     assert await probe_subjects([broken, none], terms()) == await probe(none, terms())
+
+
+async def test_the_last_version_is_probed(tmp_path: Path) -> None:
+    rows = [row("Paris", 1), row("x", 0)]
+    first = subject(tmp_path / "g", CONTAINS, *rows)
+    second = msgspec.structs.replace(subject(tmp_path / "g", EXACT, *rows), version=2)
+    assert {each.grader for each in await probe_subjects([first, second], terms())} == {"g@2"}
+    assert {each.grader for each in await probe_subjects([first], terms())} == {"g@1"}
 
 
 class TestCommand:

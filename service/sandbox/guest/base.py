@@ -61,6 +61,7 @@ def _lifted(fd: int) -> int:
 
 def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None:
     os.setsid()
+    os.umask(0o022)  # the graders' uid must get through the directories of the new root
     os.nice(_NICE)
     with (
         contextlib.suppress(OSError),
@@ -69,7 +70,6 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
         file.write(_OOM_SCORE)
     read_paths = interpreter_paths(settings)
     uid, gid = _identity(settings, read_paths)
-    fds: list[int] = []
     scratch = settings["scratch_root"] + "/{slot}"
     if settings["namespaces"]:
         namespaces.unshare()
@@ -84,10 +84,7 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
             disk_files=settings["disk_files"],
         )
         scratch = namespaces.SCRATCH + "/{slot}"
-        fds = [
-            os.open(scratch.format(slot=i), os.O_RDONLY | os.O_CLOEXEC)
-            for i in range(settings["slots"])
-        ]
+        _show_scratch(control, scratch, settings["slots"])
     _drop(uid, gid)
     if settings["namespaces"]:  # a change of uid has cleared it
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -95,11 +92,18 @@ def _isolate_and_serve(control: socket.socket, settings: dict[str, Any]) -> None
     prepared, facts = _prepare(settings, read_paths, scratch)
     facts["packages"] = [name for name in warmups.PACKAGES if warmups.is_installed(name)]
     facts |= {"uid": uid, "python": ".".join(map(str, sys.version_info[:3])), "gid": gid}
-    message = zygote.REPLY.pack(zygote.READY, 0, 0, 0, 0) + json.dumps(facts).encode()
-    socket.send_fds(control, [message], fds)
-    for fd in fds:
-        os.close(fd)
+    control.send(zygote.REPLY.pack(zygote.READY, 0, 0, 0, 0) + json.dumps(facts).encode())
     _serve(control, prepared, settings, scratch)
+
+
+def _show_scratch(control: socket.socket, scratch: str, slots: int) -> None:
+    """Send the descriptor of every slot's directory, in order, as many at a time as may be."""
+    for first in range(0, slots, zygote.MAX_FDS):
+        numbers = range(first, min(first + zygote.MAX_FDS, slots))
+        fds = [os.open(scratch.format(slot=n), os.O_RDONLY | os.O_CLOEXEC) for n in numbers]
+        socket.send_fds(control, [zygote.REPLY.pack(zygote.SCRATCH, 0, 0, 0, 0)], fds)
+        for fd in fds:
+            os.close(fd)
 
 
 def interpreter_paths(settings: dict[str, Any]) -> list[str]:
@@ -182,6 +186,7 @@ def _prepare(
         settings["disk_bytes"],
         settings["open_files"],
         settings["cores"],
+        settings["first_cpu"],
         settings["max_processes"] if profile == "processes" else 0,
     )
     prepared = lockdown.Lockdown(
@@ -189,6 +194,9 @@ def _prepare(
         scratch=scratch,
         ruleset=ruleset,
         programs=programs,
+        # In namespaces only families need to be looked at, and without Landlock leaves would see
+        # each other.
+        dumpable=bool(version) and (profile == "processes" or not settings["namespaces"]),
     )
     inodes = {
         name: os.stat(f"/proc/self/ns/{name}").st_ino

@@ -43,7 +43,6 @@ PLAIN = [
     "preadv2",
     "pwritev2",
     "close",
-    "close_range",
     "lseek",
     "fstat",
     "stat",
@@ -137,7 +136,6 @@ PLAIN = [
     "sched_get_priority_min",
     "getpriority",
     "getrlimit",
-    "setrlimit",
     "getrusage",
     "getrandom",
     "futex",
@@ -209,6 +207,9 @@ ZYGOTE = [
 ]
 
 _CLONE_THREAD = 0x00010000
+_CLONE_FILES = 0x00000400
+_CLOSE_RANGE_UNSHARE = 2
+_RLIMIT_CORE = 4
 _CLONE_NEW_NAMESPACES = 0x7E020080
 _O_WRITING = 0o1 | 0o2 | 0o100 | 0o1000
 _O_ASYNC = 0o20000
@@ -227,6 +228,10 @@ def _equal(argument: int, value: int) -> Test:
     return (argument, False, _JEQ, value, True)
 
 
+def _differs(argument: int, value: int) -> Test:
+    return (argument, False, _JEQ, value, False)
+
+
 def _no_bits(argument: int, bits: int) -> Test:
     return (argument, False, _JSET, bits, False)
 
@@ -237,6 +242,15 @@ def _has_bits(argument: int, bits: int) -> Test:
 
 def _null(argument: int) -> tuple[Test, Test]:
     return (argument, False, _JEQ, 0, True), (argument, True, _JEQ, 0, True)
+
+
+# Even of what a zygote needs, this much is refused to it and its leaves alike: threads with
+# descriptors of their own, which could keep files open that the watch does not see, and changes to
+# the limit that keeps dumpable leaves from being dumped.
+EVERYWHERE: dict[str, int | list[tuple[Test, ...]]] = {
+    "clone": [(_has_bits(0, _CLONE_FILES),), (_no_bits(0, _CLONE_THREAD),)],
+    "prlimit64": [(_differs(1, _RLIMIT_CORE),), _null(2)],
+}
 
 
 def policy(profile: Profile, *, landlock: bool) -> dict[str, int | list[tuple[Test, ...]]]:
@@ -255,11 +269,13 @@ def policy(profile: Profile, *, landlock: bool) -> dict[str, int | list[tuple[Te
         rules["openat2"] = _ERRNO | errno.ENOSYS
     rules |= dict.fromkeys(PRETENDED, _ERRNO)
     rules["clone"] = [(_has_bits(0, _CLONE_THREAD), _no_bits(0, _CLONE_NEW_NAMESPACES))]
+    rules["close_range"] = [(_no_bits(2, _CLOSE_RANGE_UNSHARE),)]
     # Its flags lie in memory, out of a filter's sight; glibc falls back to clone.
     rules["clone3"] = _ERRNO | errno.ENOSYS
     rules["kill"] = rules["tkill"] = rules["tgkill"] = rules["rt_sigqueueinfo"] = rules[
         "rt_tgsigqueueinfo"
     ] = own
+    rules["setrlimit"] = [(_differs(0, _RLIMIT_CORE),)]
     rules["prlimit64"] = [(_equal(0, 0),), *own]
     rules["fcntl"] = [
         *((_equal(1, command),) for command in _FCNTL),
@@ -299,7 +315,7 @@ def zygote_program(machine: str, profile: Profile, *, landlock: bool) -> bytes:
     ]
     if machine == "x86_64":
         code += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _KILL_PROCESS)]
-    rules = policy(profile, landlock=landlock) | dict.fromkeys(ZYGOTE, _ALLOW)
+    rules = policy(profile, landlock=landlock) | dict.fromkeys(ZYGOTE, _ALLOW) | EVERYWHERE
     return _assembled(code, machine, rules, _ERRNO | errno.EPERM)
 
 

@@ -34,6 +34,9 @@ MODULE = "grader"
 MAX_MESSAGE_CHARS = 500
 MAX_DETAILS_BYTES = 4096
 _MAX_FRAMES = 8
+_MAX_CAUSES = 3
+_CAUSED = "The above exception was the direct cause of the following exception:"
+_DURING = "During handling of the above exception, another exception occurred:"
 _SOURCE_LENGTH = struct.Struct("=I")
 
 
@@ -85,6 +88,11 @@ def read_all(fd: int) -> bytes:
     return whole
 
 
+def text_of(source: bytes) -> str:
+    """Return the text of a source file; editors put a mark before some."""
+    return source.decode("utf-8-sig")
+
+
 def write_frame(frame: bytes) -> None:
     """Write ``frame`` to the result pipe, however many writes it takes."""
     view = memoryview(frame)
@@ -99,7 +107,7 @@ def compile_source(source: bytes) -> bytes:
     code object, marshalled, with the source for tracebacks behind it.
     """
     try:
-        text = source.decode()
+        text = text_of(source)
         tree = ast.parse(text, FILENAME)
         names: set[str] = set()
         for node in ast.walk(tree):
@@ -127,7 +135,7 @@ def prepare_interpreter(seed: int | None) -> None:
         vars(tempfile)["tempdir"] = None
     numpy_random = sys.modules.get("numpy.random")
     if seed is not None:
-        random.seed(seed)
+        _seed_random(seed)
         if numpy_random is not None:
             _seed_numpy(numpy_random, seed)
         else:
@@ -136,6 +144,18 @@ def prepare_interpreter(seed: int | None) -> None:
         # Sixteen random bytes of our own: asking for none costs half a millisecond of entropy.
         numpy_random.seed(struct.unpack("=4I", os.urandom(16)))
     gc.enable()
+
+
+def _seed_random(seed: int) -> None:
+    """Seed the module's generator, and those that are made or seeded without a seed later."""
+    random.seed(seed)
+    seeds, seed_with = random.Random(seed), random.Random.seed  # noqa: S311
+
+    def seeded(self: random.Random, a: object = None, version: int = 2) -> None:
+        seed_with(self, seeds.getrandbits(128) if a is None else a, version)  # type: ignore[arg-type]
+
+    random.Random.seed = seeded  # type: ignore[method-assign]
+    random.seed = random._inst.seed  # noqa: SLF001
 
 
 def _seed_numpy(numpy_random: types.ModuleType, seed: int) -> None:
@@ -238,10 +258,16 @@ class _Reporter:
         self._isinstance, self._float, self._int = builtins.isinstance, builtins.float, builtins.int
         self._base_exception, self._memory_error = builtins.BaseException, builtins.MemoryError
         self._overflow = builtins.OverflowError
+        # What a subclass says about itself is not asked.
+        own = vars(builtins.BaseException)
+        self._cause, self._context, self._suppressed, self._steps = (
+            own[name].__get__
+            for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__")
+        )
 
     def text(self) -> str:
         """Return the source."""
-        return self.source.decode()
+        return text_of(self.source)
 
     def _frame(self, kind: int, value: float, details: str) -> Callable[[], bytes]:
         text = details.encode(errors="replace")
@@ -286,18 +312,35 @@ class _Reporter:
 
     def raised(self, error: BaseException) -> Callable[[], bytes]:
         kind = MEMORY if self._isinstance(error, self._memory_error) else EXCEPTION
+        return self._frame(kind, 0.0, self._earlier(error) + self._described(error))
+
+    def _earlier(self, error: BaseException) -> str:
+        """Return the exceptions that led to ``error``, the first first, as Python shows them."""
+        parts: list[str] = []
+        while self._len(parts) < _MAX_CAUSES:
+            cause, joint = self._cause(error), _CAUSED
+            if cause is None and not self._suppressed(error):
+                cause, joint = self._context(error), _DURING
+            if cause is None:
+                break
+            parts.insert(0, f"{self._described(cause)}\n\n{joint}\n\n")
+            error = cause
+        return "".join(parts)
+
+    def _described(self, error: BaseException) -> str:
         try:
             message = self._str(error)[:MAX_MESSAGE_CHARS]
         except self._base_exception:
             message = "<unprintable>"
         name = self._name(self._type(error))
         last = f"{name}: {message}" if message else name
-        return self._frame(kind, 0.0, self._traceback(error) + last)
+        return self._traceback(error) + last
 
     def _traceback(self, error: BaseException) -> str:
         frames = []
-        lines = self.source.decode().splitlines()
-        step = error.__traceback__
+        # Not splitlines: a form feed does not end a line of Python.
+        lines = self.text().replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        step = self._steps(error)
         while step is not None:
             code = step.tb_frame.f_code
             if code.co_filename == FILENAME:

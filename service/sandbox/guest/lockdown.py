@@ -27,17 +27,8 @@ _FAMILY_MARGIN = 16
 _FAMILY_NICE = 10
 _HIGHEST_FD = (1 << 31) - 1  # close_range: one call, however high
 
-_CEILING_OF = (
-    resource.RLIMIT_AS,
-    resource.RLIMIT_FSIZE,
-    resource.RLIMIT_NOFILE,
-    resource.RLIMIT_CPU,
-    resource.RLIMIT_CORE,
-    resource.RLIMIT_MEMLOCK,
-    resource.RLIMIT_MSGQUEUE,
-    resource.RLIMIT_STACK,
-    resource.RLIMIT_NPROC,
-)
+# Names: this module is imported where the kernel does not have them all.
+_LIMITED = ("AS", "FSIZE", "NOFILE", "CPU", "CORE", "MEMLOCK", "MSGQUEUE", "STACK", "NPROC")
 
 
 def reserve_descriptors() -> None:
@@ -62,21 +53,30 @@ class Limits:
         file_bytes: Largest file.
         open_files: Open descriptors.
         cores: CPUs a leaf may use.
+        first_cpu: Where those of the first slot begin.
         max_processes: Processes of a leaf's family, which the zygote watches.
         cpus: CPUs this process may use.
     """
 
     def __init__(
-        self, memory_bytes: int, file_bytes: int, open_files: int, cores: int, max_processes: int
+        self,
+        memory_bytes: int,
+        file_bytes: int,
+        open_files: int,
+        cores: int,
+        first_cpu: int,
+        max_processes: int,
     ) -> None:
         """Keep the limits; ``max_processes`` is 0 where there are no children."""
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
         self.open_files = open_files
         self.cores = cores
+        self.first_cpu = first_cpu
         self.max_processes = max_processes
         self._uid_processes = 0
-        self._ceilings = {which: _ceiling(which) for which in _CEILING_OF}
+        limited = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITED]
+        self._ceilings = {which: _ceiling(which) for which in limited}
         self.cpus = sorted(os.sched_getaffinity(0))
 
     def inherit(self, base_bytes: int) -> None:
@@ -88,7 +88,7 @@ class Limits:
         wanted = {
             resource.RLIMIT_AS: base_bytes + self.memory_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,
-            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_CORE: 1,  # 0 would still let a dump through to a pipe
             resource.RLIMIT_MEMLOCK: 0,
             resource.RLIMIT_MSGQUEUE: 0,
             resource.RLIMIT_STACK: _STACK_BYTES,
@@ -109,7 +109,7 @@ class Limits:
             self._set(resource.RLIMIT_NPROC, most)
             os.nice(_FAMILY_NICE)  # many of them must not starve the one that stops them
         if self.cores < len(self.cpus):
-            first = slot * self.cores
+            first = self.first_cpu + slot * self.cores
             os.sched_setaffinity(
                 0, {self.cpus[(first + i) % len(self.cpus)] for i in range(self.cores)}
             )
@@ -161,8 +161,17 @@ class Lockdown:
         scratch: str,
         ruleset: Ruleset | None,
         programs: tuple[bytes, bytes] | None,
+        dumpable: bool,
     ) -> None:
-        """Prepare; None leaves a layer out (which the self-test then finds and reports)."""
+        """Prepare; None leaves a layer out (which the self-test then finds and reports).
+
+        Args:
+            limits: Resource limits.
+            scratch: Path pattern.
+            ruleset: Of Landlock.
+            programs: Filters of zygote and leaf.
+            dumpable: Whether the zygote may look at what its leaves have open.
+        """
         self.scratch = scratch
         self._limits = limits
         self._ruleset = ruleset
@@ -174,6 +183,7 @@ class Lockdown:
             else ()
         )
         self._prctl = syscalls.number("prctl")
+        self._dumpable = dumpable
         self._scratch: dict[int, tuple[str, int]] = {}
         self._slot = -1
 
@@ -236,6 +246,8 @@ class Lockdown:
             step = "landlock"
             if self._ruleset is not None:
                 self._ruleset.enforce(self._scratch[slot][1])
+            if self._dumpable:
+                syscalls.checked(syscalls.fast(self._prctl, syscalls.PR_SET_DUMPABLE, 1, 0, 0))
             step = "descriptors"
             os.dup2(result_fd, _RESULT_FD, inheritable=False)
             os.closerange(CONTROL_FD + 1, _HIGHEST_FD)

@@ -30,7 +30,6 @@ _SECUREBITS_ROOT_IS_NOBODY = 0x03
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 def number(name: str) -> int:
@@ -94,11 +93,7 @@ def prctl(option: int, *args: int) -> int:
     Raises:
         OSError: The kernel refused.
     """
-    result = int(_libc.prctl(option, *([*args, 0, 0, 0, 0][:4])))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+    return call("prctl", option, *([*args, 0, 0, 0, 0][:4]))
 
 
 class FilterProgram:

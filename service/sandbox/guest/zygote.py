@@ -9,10 +9,13 @@ to base     ``TIER``   fork a tier with the packages of a bit set; brings the ti
 to tier     ``CALL``   fork a leaf; brings program, payload and the result pipe
 to tier     ``COMPILE``  the same, to compile; brings source and the result pipe
 to tier     ``NICE``   lower the priority of a leaf
-from base   ``READY``  JSON facts about the isolation; may bring the scratch directories
+from base   ``SCRATCH``  brings the next scratch directories, where they are its own
+from base   ``READY``  JSON facts about the isolation
 from tier   ``READY``  JSON facts about the tier
 from both   ``FAILED``  a sentence; the sender did not do what it was asked
 from tier   ``STARTED``  a leaf runs; brings its pidfd
+from tier   ``HOLDS``  bytes that a leaf keeps in files without names, when that has changed
+from tier   ``EXCEEDED``  a leaf is killed: what it used more of than it may, and how much it may
 from tier   ``ENDED``  a leaf is reaped: wait status, peak memory, CPU time
 ==========  =========  ====================================================================
 
@@ -33,26 +36,33 @@ import struct
 import sys
 import time
 
-from service.sandbox.guest import leaf, warmups
+from service.sandbox.guest import leaf, warmups, watch
 from service.sandbox.guest.lockdown import CONTROL_FD, Lockdown, LockdownError
 
-TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, ENDED = range(1, 9)
+TIER, CALL, COMPILE, NICE, READY, FAILED, STARTED, HOLDS, EXCEEDED, ENDED, SCRATCH = range(1, 12)
 # operation, id, slot, CPU seconds (or nice level), seed given?, seed
 REQUEST = struct.Struct("=BQIIB16s")
 # operation, id, wait status, peak memory in kB, CPU microseconds
 REPLY = struct.Struct("=BQiQQ")
 MAX_MESSAGE = 65536
+MAX_FDS = 200  # of one message; the kernel takes 253
 _FD = struct.Struct("=i")
 _CONTROL_SPACE = socket.CMSG_SPACE(4 * _FD.size)
-_WATCH_S = 0.02
+_TOO_LARGE = b"MemoryError: the item and the sample do not fit into the memory limit"
+_WATCH_S = 0.03
+_WATCH_FILES_S = 0.2
 _LEFTOVERS_S = 30.0
 
 
 class _Leaf:
     """A running leaf as its zygote knows it."""
 
-    def __init__(self, call_id: int, pid: int) -> None:
-        self.call_id, self.pid = call_id, pid
+    def __init__(self, call_id: int, pid: int, slot: int) -> None:
+        self.call_id, self.pid, self.slot = call_id, pid, slot
+        self.since = time.monotonic()
+        self.files_seen = self.since
+        self.held_bytes = 0
+        self.exceeded = False
 
 
 class Tier:
@@ -66,8 +76,12 @@ class Tier:
         self._lockdown = lockdown
         self._runner = leaf.Runner(int(settings["max_output_bytes"]))
         self._max_processes = int(settings["max_processes"])
+        self._max_threads = int(settings["max_threads"])
         self._max_memory_bytes = int(settings["memory_bytes"])
+        self._max_disk_bytes = int(settings["disk_bytes"])
         self._families = settings["profile"] == "processes"
+        self._own_disk = bool(settings["namespaces"])
+        self._looked = 0.0
         self._pid = os.getpid()
         self._poll = select.poll()
         self._leaves: dict[int, _Leaf] = {}
@@ -77,14 +91,14 @@ class Tier:
         control_fd = self._control.fileno()
         self._poll.register(control_fd, select.POLLIN)
         while True:
-            timeout_ms = int(_WATCH_S * 1000) if self._families and self._leaves else None
+            timeout_ms = int(_WATCH_S * 1000) if self._leaves else None
             for fd, _ in self._poll.poll(timeout_ms):
                 if fd != control_fd:
                     self._reap(fd)
                 elif not self._receive():
                     return
-            if self._families:
-                self._watch_families()
+            if self._leaves:
+                self._look()
 
     def _receive(self) -> bool:
         # Not socket.recv_fds: what it touches, every leaf would have to copy.
@@ -127,7 +141,7 @@ class Tier:
         finally:
             for fd in fds:
                 os.close(fd)
-        self._leaves[pidfd] = _Leaf(call_id, pid)
+        self._leaves[pidfd] = _Leaf(call_id, pid, slot)
         self._poll.register(pidfd, select.POLLIN)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(pidfd))]
         self._control.sendmsg([REPLY.pack(STARTED, call_id, 0, 0, 0)], rights)
@@ -138,10 +152,17 @@ class Tier:
         """Run one call in this freshly forked process; does not return."""
         leave = os._exit
         try:
-            program = leaf.read_all(fds[0])
-            payload = leaf.read_all(fds[1]) if operation == CALL else b""
+            program = payload = b""
+            fits = True
+            try:
+                program = leaf.read_all(fds[0])
+                payload = leaf.read_all(fds[1]) if operation == CALL else b""
+            except MemoryError:
+                fits = False
             self._lock_leaf(call_id, slot, cpu_s, fds[-1])
-            if operation == COMPILE:
+            if not fits:
+                leaf.write_frame(leaf.pack(leaf.MEMORY, 0.0, _TOO_LARGE, b"", b""))
+            elif operation == COMPILE:
                 leaf.write_frame(leaf.compile_source(program))
             else:
                 leaf.prepare_interpreter(seed)
@@ -174,7 +195,7 @@ class Tier:
         while time.monotonic() < until:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
-            others = [pid for pid, _ in _family(leader) if pid != leader]
+            others = [member.pid for member in watch.family(leader) if member.pid != leader]
             if not others:
                 return
             for pid in others:
@@ -182,15 +203,42 @@ class Tier:
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(0.001)
 
-    def _watch_families(self) -> None:
+    def _look(self) -> None:
+        """Look at the leaves that have been running for a while, now and then."""
+        now = time.monotonic()
+        if now - self._looked < _WATCH_S:
+            return
+        self._looked = now
         for running in self._leaves.values():
-            family = _family(running.pid)
-            if (
-                len(family) > self._max_processes
-                or sum(size for _, size in family) > self._max_memory_bytes
-            ):
+            if now - running.since >= _WATCH_S and not running.exceeded:
+                self._look_at(running, now)
+
+    def _look_at(self, running: _Leaf, now: float) -> None:
+        members = watch.family(running.pid) if self._families else watch.alone(running.pid)
+        for what, used, limit in (
+            ("processes", len(members), self._max_processes),
+            ("threads", sum(member.threads for member in members), self._max_threads),
+            ("memory", self._memory_bytes(members), self._max_memory_bytes),
+        ):
+            if used > limit:
+                running.exceeded = True
+                self._control.send(
+                    REPLY.pack(EXCEEDED, running.call_id, 0, limit, 0) + what.encode()
+                )
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
+                return
+        if not self._own_disk and now - running.files_seen >= _WATCH_FILES_S:
+            running.files_seen = now
+            path = self._lockdown.scratch.format(slot=running.slot)
+            held = watch.held_bytes(members, path, self._max_disk_bytes)
+            if held != running.held_bytes:
+                running.held_bytes = held
+                self._control.send(REPLY.pack(HOLDS, running.call_id, 0, held, 0))
+
+    def _memory_bytes(self, members: list[watch.Member]) -> int:
+        # What one process may have, the kernel counts.
+        return watch.memory_bytes(members, self._max_memory_bytes) if self._families else 0
 
     def _renice(self, call_id: int, level: int) -> None:
         for running in self._leaves.values():
@@ -200,22 +248,6 @@ class Tier:
 
     def _fail(self, call_id: int, text: str) -> None:
         self._control.send(REPLY.pack(FAILED, call_id, 0, 0, 0) + text.encode()[:1000])
-
-
-def _family(leader: int) -> list[tuple[int, int]]:
-    """Return pid and resident bytes of every process in the group of ``leader``."""
-    members = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader:
-            members.append((int(name), int(fields[21]) * 4096))
-    return members
 
 
 def serve_tier(

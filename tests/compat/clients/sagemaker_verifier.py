@@ -1,4 +1,4 @@
-"""Runs the SageMaker SDK's reward verifier on the page's Lambda; no cloud is asked for a file."""
+"""Runs the SageMaker SDK's reward verifier on our Lambda; no cloud is asked for a file."""
 
 import importlib.util
 import json

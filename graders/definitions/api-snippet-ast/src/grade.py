@@ -11,7 +11,7 @@ FORM = 0.1  # for one code block and nothing else
 PARSES = 0.1  # for code that parses and calls something
 FOUND = 0.8  # for all patterns, in proportion
 MOST = 20_000  # characters of an answer
-BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(?:py(?:thon)?3?)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
@@ -52,8 +52,8 @@ def stands_in(tree: SgNode, pattern: object) -> bool:
 
 
 def stripped(value: object) -> str:
-    """Return ``value`` without white space around it if it is text, else nothing."""
-    return value.strip() if isinstance(value, str) else ""
+    """Return ``value`` with plain line ends and no white space around; nothing if it is no text."""
+    return value.replace("\r\n", "\n").strip() if isinstance(value, str) else ""
 
 
 def listed(value: object) -> list[Any]:

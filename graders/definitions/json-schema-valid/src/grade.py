@@ -25,17 +25,21 @@ def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
     if len(json.dumps(answer)) > MOST:
         return 0.0
     try:
-        errors = errors_of(answer, schema)
+        return step_of(answer, schema)
     except (SchemaError, Unresolvable, re.error, RecursionError, ArithmeticError):
         return 0.0
+
+
+def step_of(answer: object, schema: dict[str, Any]) -> float:
+    """Return what an answer earns by a schema; raise for one that is none."""
+    errors = errors_of(answer, schema)
     if not errors:
         return 1.0
     if not isinstance(answer, dict | list) or any(is_wrong_type(error) for error in errors):
         return PARSES
     wrong = set(itertools.chain.from_iterable(map(fields_of, errors)))
     if isinstance(answer, dict):
-        known, required = schema.get("properties", {}), schema.get("required", [])
-        fields = wrong | set(required) | (set(answer) & set(known))
+        fields = wrong | set(schema.get("required", [])) | known_of(answer, schema)
     else:
         fields = wrong | set(range(len(answer)))
     return IS_TYPE + FIELDS * (1 - len(wrong) / len(fields))
@@ -61,5 +65,12 @@ def fields_of(error: ValidationError) -> set[object]:
     if error.validator == "required":
         return {name for name in error.validator_value if name not in error.instance}
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        return set(error.instance) - set(error.schema.get("properties", {}))
+        return set(error.instance) - known_of(error.instance, error.schema)
     return {None}
+
+
+def known_of(answer: dict[str, Any], schema: dict[str, Any]) -> set[str]:
+    """Return the keys that the schema names, by themselves or by a pattern."""
+    patterns = schema.get("patternProperties", {})
+    matched = (name for name in answer if any(re.search(each, name) for each in patterns))
+    return (set(answer) & set(schema.get("properties", {}))) | set(matched)

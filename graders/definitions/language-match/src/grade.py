@@ -8,6 +8,7 @@ from typing import Any
 
 CHUNK = 20  # words that are decided together
 CROWDED = 0.8  # share of stop words from which words are a list, not a text
+CODE_FREE = 3  # times the bytes of letters outside of code, that may be in code
 KANA = 0.1  # share of kana from which Han characters are Japanese
 
 # Scripts by how Unicode names their letters; those that one language of ours alone writes in.
@@ -56,11 +57,18 @@ def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
     language, text = item.get("language"), sample.get("output_text")
     if not isinstance(language, str) or not isinstance(text, str):
         return 0.0
-    plain = unicodedata.normalize("NFC", CODE.sub(" ", text)).lower()
+    outside = CODE.sub(" ", text)
+    plain = unicodedata.normalize("NFC", outside).lower()
     if language not in SCRIPTS and language not in WORD_LISTS:
         return 0.0
-    share = share_of_script(plain, language)
+    seen, skipped = size(outside), size(text) - size(outside)
+    share = share_of_script(plain, language) * min(1.0, CODE_FREE * seen / max(skipped, 1))
     return share * share_of_words(plain, language) if language in WORD_LISTS else share
+
+
+def size(text: str) -> int:
+    """Return the bytes of the letters: a Chinese character says more than a Latin one."""
+    return len("".join(filter(str.isalpha, text)).encode())
 
 
 def share_of_script(text: str, language: str) -> float:

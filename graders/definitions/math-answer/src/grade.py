@@ -1,5 +1,7 @@
 """Whether a mathematical answer equals the reference, however it is written."""
 
+# ruff: noqa: RUF001 - Greek letters
+
 import re
 from typing import Any
 
@@ -10,10 +12,12 @@ DEEPEST = 12  # levels of parentheses, fractions, powers and signs
 HIGHEST = 200  # exponent, and argument of a factorial
 MOST_BITS = 2_000  # of a number that is raised to a power
 TOWER = 2  # powers within exponents
+LETTERS = 4  # unknowns written as one run, such as ab; a longer one is a word
 DIGITS = 40  # to which values are compared
 CLOSE = "1e-30"
 POINTS = ("0.7310", "1.9170", "0.4190", "2.3070")  # for unknowns, shifted for each
 
+DEGREES = (sympy.pi / 180, sympy.S.One)  # a degree; and as if its sign were not there
 NAMES = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infty": sympy.oo, "oo": sympy.oo}
 FUNCTIONS = {
     "sqrt": sympy.sqrt,
@@ -27,8 +31,18 @@ FUNCTIONS = {
     "log": sympy.log,
     "exp": sympy.exp,
 }
+LETTERS_BY_NAME = (
+    "αalpha βbeta γgamma δdelta εepsilon ζzeta ηeta θtheta κkappa λlambda μmu νnu ξxi ρrho σsigma"
+    " τtau φphi χchi ψpsi ωomega ΓGamma ΔDelta ΘTheta ΛLambda ΣSigma ΦPhi ΨPsi ΩOmega"
+)
+GREEK = {entry[1:]: entry[0] for entry in LETTERS_BY_NAME.split()}
+VARIANTS = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi"}
+WORDS = {"frac", *NAMES, *FUNCTIONS, *(name for name in GREEK if name not in {"mu", "nu", "xi"})}
 OPENING, CLOSING = "([{", ")]}"
-TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\?[A-Za-z]+|\*\*|[-+*/^!|(){}\[\],=%]")
+TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\?[A-Za-z]+|[-+*/^!|(){}\[\],=%°]")
+# What a run such as sinx or ab is made of: functions and pi, and then letters.
+PIECE = re.compile("|".join([*FUNCTIONS, "pi", "[A-Za-z]"]))
+DEGREE_SIGN = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
 DROPPED = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|\\[()\[\]]")
 RESPELLED = {
     r"\dfrac": r"\frac",
@@ -49,6 +63,7 @@ RESPELLED = {
     "∞": " oo ",
     "²": "^2",
     "³": "^3",
+    **{char: f" \\{name} " for name, char in GREEK.items()},
 }
 PREAMBLE = re.compile(r"\A(?:the )?(?:final )?answer\s*(?:is|:|=)\s*", re.IGNORECASE)
 
@@ -63,9 +78,14 @@ def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
     if {type(text), type(wanted)} != {str}:
         return 0.0
     try:
-        return float(are_equal(Reader(wanted).values(), Reader(final(text)).values()))
+        return float(any(are_equal(*read(wanted, final(text), degree)) for degree in DEGREES))
     except (UnreadableError, ArithmeticError, ValueError, TypeError, RecursionError):
         return 0.0
+
+
+def read(wanted: str, answer: str, degree: sympy.Expr) -> tuple[list[sympy.Expr], ...]:
+    """Return the values of both, with so many for a degree."""
+    return Reader(wanted, degree).values(), Reader(answer, degree).values()
 
 
 def final(text: str) -> str:
@@ -114,21 +134,24 @@ class Reader:
         sum     = product (("+" | "-") product)*
         product = signed (("*" | "/" | nothing) signed)*
         signed  = ("+" | "-") signed | power
-        power   = atom ["!"] ["%"] ["^" exponent]
-        atom    = number | name | function argument | \frac{sum}{sum} | (sum) | {sum} | |sum|
+        factor  = number \frac … | power
+        power   = atom ["!"] ["%" | "°"] ["^" exponent]
+        atom    = number | name | function argument | \frac part part | (sum) | {sum} | |sum|
+        part    = {sum} | digit | name
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, degree: sympy.Expr) -> None:
         """Take ``text`` apart; raise UnreadableError for what has no place in an answer."""
         if len(text) > LONGEST:
             raise UnreadableError
-        text = DROPPED.sub(" ", text)
+        text = DEGREE_SIGN.sub("°", DROPPED.sub(" ", text))
         for old, new in RESPELLED.items():
             text = text.replace(old, new)
-        self.tokens = TOKEN.findall(text)
-        if "".join(self.tokens) != "".join(text.split()):
+        found = TOKEN.findall(text)
+        if "".join(found) != "".join(text.split()):
             raise UnreadableError
-        self.place, self.depth, self.tower = 0, 0, 0
+        self.tokens = [piece for token in found for piece in pieces(token)]
+        self.place, self.depth, self.tower, self.degree = 0, 0, 0, degree
 
     def values(self) -> list[sympy.Expr]:
         """Return the values: one, or those of a tuple, with the kind of its parentheses."""
@@ -185,27 +208,53 @@ class Reader:
                 total *= self.signed()
             elif self.take("/"):
                 total /= self.signed()
-            elif self.peek()[:1].isalpha() or self.peek()[:1] in {"\\", "(", "{"} - {""}:
+            elif self.peek().isalpha() or self.peek() in {"(", "{"}:
                 total *= self.power()
             else:
                 return total
 
     def signed(self) -> sympy.Expr:
-        """Return a power with its signs."""
-        is_negative = False
+        """Return a factor with its signs."""
+        is_negative = self.is_negative()
+        return -self.factor() if is_negative else self.factor()
+
+    def is_negative(self) -> bool:
+        """Step over signs, and say whether they make what follows negative."""
+        found = False
         while sign := self.take("+", "-"):
-            is_negative ^= sign == "-"
-        return -self.power() if is_negative else self.power()
+            found ^= sign == "-"
+        return found
+
+    def factor(self) -> sympy.Expr:
+        """Return a power, or a mixed number; a whole one before a fraction of no number is none."""
+        is_whole = self.peek().isdigit()
+        start = self.place
+        whole = self.power()
+        if not is_whole or self.place > start + 1 or self.peek() != "frac":
+            return whole
+        fraction = self.atom()
+        if not fraction.is_Rational:
+            return whole * self.behind(fraction)
+        if not 0 < fraction < 1 or self.peek() in {"^", "!"}:  # nobody can say what is meant
+            raise UnreadableError
+        return self.marked(whole + fraction)
+
+    def marked(self, value: sympy.Expr) -> sympy.Expr:
+        """Return a value with the percent or degree sign behind it."""
+        mark = self.take("%", "°")
+        return value * {"%": sympy.Rational(1, 100), "°": self.degree}.get(mark, 1)
 
     def power(self) -> sympy.Expr:
-        """Return an atom with what stands behind it; large powers and factorials are refused."""
-        base = self.atom()
+        """Return an atom with what stands behind it."""
+        return self.behind(self.atom())
+
+    def behind(self, base: sympy.Expr) -> sympy.Expr:
+        """Return ``base`` with what stands behind it; large powers and factorials are refused."""
         if self.take("!"):
             if not base.is_Integer or not 0 <= base <= HIGHEST:
                 raise UnreadableError
             base = sympy.factorial(base)
-        if self.take("%"):
-            base /= 100
+        base = self.marked(base)
         return raised(base, self.exponent()) if self.take("^") else base
 
     def exponent(self) -> sympy.Expr:
@@ -213,13 +262,13 @@ class Reader:
         self.tower += 1
         if self.tower > TOWER:
             raise UnreadableError
-        found = self.signed()
+        found = -self.power() if self.is_negative() else self.power()
         self.tower -= 1
         return found
 
     def atom(self) -> sympy.Expr:
         """Return a number, a name, a function's value or what is in parentheses."""
-        mark = self.take(self.peek()).removeprefix("\\")
+        mark = self.take(self.peek())
         if mark[:1].isdigit() or mark[:1] == ".":
             return sympy.Rational(mark)
         if mark in {"(", "{", "|"}:
@@ -227,21 +276,23 @@ class Reader:
             self.need({"(": ")", "{": "}", "|": "|"}[mark])
             return sympy.Abs(found) if mark == "|" else found
         if mark == "frac":
-            return self.group() / self.group()
+            return self.part() / self.part()
         if mark in FUNCTIONS:
             return self.value_of(mark)
         if mark in NAMES:
             return NAMES[mark]
-        if len(mark) == 1 and mark.isalpha():
+        if mark.isalpha():
             return sympy.Symbol(mark)
         raise UnreadableError
 
-    def group(self) -> sympy.Expr:
-        """Return what is in braces."""
-        self.need("{")
-        found = self.sum()
-        self.need("}")
-        return found
+    def part(self) -> sympy.Expr:
+        r"""Return a part of a fraction: in braces, or one digit or name as in ``\frac12``."""
+        mark = self.peek()
+        if mark.isdigit():
+            self.tokens[self.place : self.place + 1] = list(mark)
+        elif mark != "{" and (not mark.isalpha() or mark in {"frac", *FUNCTIONS}):
+            raise UnreadableError
+        return self.atom()
 
     def value_of(self, name: str) -> sympy.Expr:
         r"""Return a function's value; ``\sqrt[n]`` is the n-th root."""
@@ -273,6 +324,19 @@ def raised(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
     if base.is_Rational and max(abs(base.p), base.q).bit_length() > MOST_BITS:
         raise UnreadableError
     return base**exponent
+
+
+def pieces(token: str) -> list[str]:
+    r"""Return a token; of a run of letters what it is made of, such as ``sin`` and ``x``."""
+    name = token.removeprefix("\\")
+    name = VARIANTS.get(name, name)
+    if not name.isalpha() or name in WORDS or (name != token and name in GREEK):
+        return [name]
+    found = PIECE.findall(name)
+    is_word = sum(len(piece) == 1 for piece in found) > LETTERS
+    if name != token or is_word:  # an unknown command, or a word
+        raise UnreadableError
+    return found
 
 
 def has_comma_inside(tokens: list[str]) -> bool:

@@ -18,22 +18,37 @@ def grade(sample: dict[str, Any], item: dict[str, Any]) -> float:
     tasks = objects(item.get("tasks"))
     if not tasks or len(events) > MOST:
         return 0.0
-    pairs = []
-    free = list(events)
-    for task in tasks:
-        event = next((each for each in free if is_complete(each, task, item.get("window"))), None)
-        if event is not None:
-            free.remove(event)
-            pairs.append((task, event))
+    pairs = paired(tasks, events, item.get("window"))
     busy = [slot for entry in objects(item.get("busy")) if (slot := slot_of(entry))]
     slots = [slot for _, event in pairs if (slot := slot_of(event))]
     earned = 0.0
     for place, (task, event) in enumerate(pairs):
         others = busy + slots[:place] + slots[place + 1 :]
         is_clear = not any(overlap(slots[place], other) for other in others)
-        is_right = words(event.get("category")) == words(task.get("category")) != ""
-        earned += COMPLETE + CATEGORY * is_right + CLEAR * is_clear
+        earned += COMPLETE + CATEGORY * is_right(event, task) + CLEAR * is_clear
     return earned / max(len(tasks), len(events))
+
+
+def paired(
+    tasks: list[dict[str, Any]], events: list[dict[str, Any]], window: object
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return tasks with their events, those of the right category and a stated length first."""
+    pairs = []
+    free, waiting = list(events), sorted(tasks, key=lambda task: "minutes" not in task)
+    for is_wanted in (is_right, lambda _event, _task: True):
+        for task in list(waiting):
+            fitting = (each for each in free if is_wanted(each, task))
+            event = next((each for each in fitting if is_complete(each, task, window)), None)
+            if event is not None:
+                free.remove(event)
+                waiting.remove(task)
+                pairs.append((task, event))
+    return pairs
+
+
+def is_right(event: dict[str, Any], task: dict[str, Any]) -> bool:
+    """Say whether ``event`` is in the task's category."""
+    return words(event.get("category")) == words(task.get("category")) != ""
 
 
 def is_complete(event: dict[str, Any], task: dict[str, Any], window: object) -> bool:
