@@ -19,6 +19,10 @@ TEST_WORKERS ?= 2
 AUDIT_FLAGS ?=
 PYTEST_ARGS ?=
 
+# Seconds that each fault of `make faults` lasts, and that `make soak` holds the load.
+FAULT_HOLD_S ?= 5
+SOAK_S ?= 600
+
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done),python3)
@@ -49,7 +53,7 @@ from_debian = PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -
 	&& { apt-get install -qq -y $(2) || { apt-get update -qq && apt-get install -qq -y $(2); }; } >/dev/null; } \
 	|| { echo "The tests need $(1). On Debian and Ubuntu, as root:" >&2; echo "    apt-get install $(2)" >&2; exit 1; }
 
-.PHONY: help serve test compat check bench fmt lock wordnet sandbox image redis haproxy promtool sbom audit manifests clean
+.PHONY: help serve test compat check bench faults soak fmt lock wordnet sandbox image redis haproxy promtool sbom audit manifests clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -59,7 +63,7 @@ serve: $(SERVE_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP)  ## ser
 
 test: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis haproxy promtool  ## run every test; branch coverage 100 % of graders, 95 % of service
 	@$(BIN)/pytest -n $(TEST_WORKERS) -m "not serial" --cov --cov-report= $(PYTEST_ARGS)
-	@$(BIN)/pytest -m serial --cov --cov-append --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/pytest -m "serial and not faults" --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	@below=; \
 	$(BIN)/coverage report --include='graders/*' --fail-under=100 || below="graders: below 100 %. "; \
 	$(BIN)/coverage report --include='service/*' --fail-under=95 || below="$${below}service: below 95 %."; \
@@ -80,6 +84,12 @@ check: $(TEST_STAMP) $(PROJECT_STAMP)  ## check style, types and licences
 
 bench: $(TEST_STAMP) $(PROJECT_STAMP) $(WORDNET_STAMP) $(SANDBOX_STAMP) redis  ## measure speed against floors taken in the same run
 	@$(BIN)/python -m tests.bench
+
+faults: $(TEST_STAMP) $(PROJECT_STAMP) $(SANDBOX_STAMP) redis haproxy  ## break parts of a loaded cluster, one after the other
+	@FAULT_HOLD_S=$(FAULT_HOLD_S) $(BIN)/pytest tests/cluster --ignore=tests/cluster/test_soak.py $(PYTEST_ARGS)
+
+soak: $(TEST_STAMP) $(PROJECT_STAMP) $(SANDBOX_STAMP) redis haproxy  ## hold a cluster at full load for SOAK_S (600) seconds, check every reward
+	@$(BIN)/python -m tests.cluster.soak --seconds $(SOAK_S)
 
 fmt: $(TEST_STAMP)  ## format the code and apply the safe fixes
 	@$(BIN)/ruff check --fix-only .

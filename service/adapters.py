@@ -21,7 +21,7 @@ from graders.building import Options
 from graders.errors import SandboxUnavailableError
 from graders.metrics import WordNet, WordNetNotFoundError
 from graders.ports import Ports, SandboxResult, SandboxRun
-from service.endpoint_caller import EndpointConfig, HttpEndpointCaller
+from service.endpoint_caller import AddressRule, EndpointConfig, HttpEndpointCaller
 from service.judge import BudgetConfig, JudgeConfig, OpenAIJudge, Routes, load_routes
 from service.logs import event
 from service.sandbox import (
@@ -31,6 +31,7 @@ from service.sandbox import (
     RemoteConfig,
     RemoteSandbox,
     SandboxConfig,
+    ShortageError,
     SubprocessSandbox,
     ZygoteLostError,
     start_sandbox,
@@ -40,6 +41,8 @@ from service.settings import Settings, environment
 from service.shutdowns import Shutdowns
 from service.stores import Store, StoreConfig, open_store
 from service.tokens import TokenError, TokenFile
+
+_AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -196,21 +199,29 @@ def _judge(settings: Settings, store: Store) -> tuple[OpenAIJudge, Routes]:
             share=1 if settings.judge_mode == "replay" else settings.workers * settings.replicas,
             budget=_budgets(settings.judge_budgets_file),
         )
-        return OpenAIJudge(config, routes, store), routes
+        return OpenAIJudge(config, routes, store, image_rule=_address_rule(settings)), routes
     except ValueError as error:  # RoutesError and RecordingError are kinds of it
         raise AdapterError(str(error)) from error
 
 
 def _endpoint_caller(settings: Settings) -> HttpEndpointCaller:
-    networks = [part.strip() for part in settings.endpoint_allowed_networks.split(",")]
-    try:
-        return HttpEndpointCaller(
-            EndpointConfig(
-                timeout_s=settings.endpoint_timeout_s,
-                concurrency=settings.endpoint_concurrency,
-                allowed_networks=tuple(part for part in networks if part),
-            )
+    return HttpEndpointCaller(
+        EndpointConfig(
+            timeout_s=settings.endpoint_timeout_s,
+            concurrency=settings.endpoint_concurrency,
+            allowed_networks=_allowed_networks(settings),
         )
+    )
+
+
+def _allowed_networks(settings: Settings) -> tuple[str, ...]:
+    networks = [part.strip() for part in settings.endpoint_allowed_networks.split(",")]
+    return tuple(part for part in networks if part)
+
+
+def _address_rule(settings: Settings) -> AddressRule:
+    try:
+        return AddressRule(_allowed_networks(settings))
     except ValueError as error:
         raise AdapterError(f"GRADEKEEPER_ENDPOINT_ALLOWED_NETWORKS: {error}") from error
 
@@ -305,6 +316,8 @@ class LateSandbox:
         self.required = settings.sandbox == "required"
         self._task: asyncio.Task[RunningSandbox] | None = None
         self.running: RunningSandbox | None = None
+        self._shortage: OSError | None = None
+        self._closing = asyncio.Event()
 
     def start(self) -> None:
         """Begin to start in the background; does nothing when switched off."""
@@ -314,7 +327,7 @@ class LateSandbox:
 
     async def _start(self) -> RunningSandbox:
         try:
-            self.running = await start_sandbox(sandbox_config(self._settings))
+            self.running = await self._once_there_is_room()
         except (AdapterError, IsolationTooWeakError, ZygoteLostError) as error:
             event(logger, logging.WARNING, "no Python graders here", {"reason": str(error)})
             raise
@@ -325,6 +338,24 @@ class LateSandbox:
         else:
             event(logger, logging.INFO, "sandbox ready", fields)
         return self.running
+
+    async def _once_there_is_room(self) -> RunningSandbox:
+        """Return the sandbox; a full disk or the like is waited out, not taken as a refusal."""
+        while True:
+            try:
+                running = await start_sandbox(sandbox_config(self._settings))
+            except OSError as error:
+                if self._closing.is_set():
+                    raise AdapterError("the sandbox is closed") from error
+                if self._shortage is None:
+                    fields = {"reason": error.strerror or str(error)}
+                    event(logger, logging.WARNING, "the sandbox waits for resources", fields)
+                self._shortage = error
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _AGAIN_S)
+            else:
+                self._shortage = None
+                return running
 
     async def started(self) -> RunningSandbox:
         """Return the sandbox once it runs.
@@ -345,6 +376,8 @@ class LateSandbox:
         """
         running = self.running
         if running is None:
+            if self._shortage is not None:
+                raise ShortageError(self._shortage)
             try:
                 running = await self.started()
             except (AdapterError, IsolationTooWeakError, ZygoteLostError) as error:
@@ -377,10 +410,13 @@ class LateSandbox:
                 found["state"] = "degraded"
         elif self.state == "refused" and self._task is not None:
             found["reason"] = str(self._task.exception())
+        elif self._shortage is not None:
+            found["reason"] = self._shortage.strerror
         return found
 
     async def close(self) -> None:
         """Stop it; a start under way ends first, since what it started must be stopped as well."""
+        self._closing.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         if self.running is not None:

@@ -74,7 +74,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        secret, request_id = _presented(scope["headers"])
+        secret, request_id, is_encoded = _presented(scope["headers"])
         if request_id is None:
             request_id = f"{self._prefix}-{next(self._ids):x}".encode()
         header = (b"x-request-id", request_id)
@@ -96,6 +96,8 @@ class Edge:
         if is_packed(path, scope["query_string"]):
             path, in_url = _unpacked(scope)
         key, refusal = self._admit(scope["method"], path, secret, in_url)
+        if is_encoded and refusal is None:
+            refusal = 415, "bodies are taken as they are, without a content encoding"
         scope["api_key"] = key
         self._in_flight += 1
         try:
@@ -201,10 +203,11 @@ def _unpacked(scope: Any) -> tuple[str, bytes | None]:  # noqa: ANN401 - ASGI
     return path, url.key
 
 
-def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
-    """Return the key and the well-formed request id that the caller sent."""
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None, bool]:
+    """Return the key, the well-formed request id, and whether the body has a content encoding."""
     secret: bytes | None = None
     request_id: bytes | None = None
+    is_encoded = False
     for name, value in headers:
         if name == b"authorization":
             secret = value[7:] if value[:7].lower() == b"bearer " else value
@@ -214,4 +217,6 @@ def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, by
             secret = secret or (value[7:] if value[:7].lower() == b"bearer " else value)
         elif name == b"x-request-id" and _REQUEST_ID.match(value):
             request_id = value
-    return secret, request_id
+        elif name == b"content-encoding":
+            is_encoded = is_encoded or value.strip().lower() not in {b"", b"identity"}
+    return secret, request_id, is_encoded

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import msgspec
 
 _ENCODER = msgspec.json.Encoder()
 _EXTRA = "fields"
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\n]")
 
 
 class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -48,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return _ENCODER.encode(line).decode()
+        return printable(_ENCODER.encode(line)).decode()
 
 
 def configure(level: str) -> None:
@@ -83,7 +85,22 @@ class AccessLog:
     def write(self, lines: Sequence[AccessLine]) -> None:
         """Write ``lines`` in one go."""
         if lines:
-            self._write(_ENCODER.encode_lines(lines))
+            self._write(printable(_ENCODER.encode_lines(lines)))
+
+
+def printable(lines: bytes) -> bytes:
+    """Return JSON ``lines`` in printable ASCII: texts from outside must not steer a terminal.
+
+    JSON itself escapes C0 control characters only; U+009B, for one, begins a sequence as well.
+    """
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return _UNPRINTABLE.sub(_escaped, lines.decode()).encode()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def write_stderr(data: bytes) -> None:

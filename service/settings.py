@@ -60,6 +60,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: Annotated[
         int, Meta(ge=1, description="Seconds an idle connection is kept open.")
     ] = 75
+    receive_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds a client may take to send the head of a request, and for every "
+            "further part of its body; a streamed NDJSON body may pause.",
+        ),
+    ] = 30.0
     shutdown_grace_s: Annotated[
         int,
         Meta(ge=1, description="Seconds a stopping worker gives accepted requests to finish."),
@@ -305,8 +313,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_allowed_networks: Annotated[
         str,
         Meta(
-            description="Private networks that endpoint graders may call, separated by `,` "
-            "(`10.1.0.0/16`); public addresses are always allowed."
+            description="Private networks that endpoint graders may call and images for judges "
+            "may lie in, separated by `,` (`10.1.0.0/16`); public addresses are always allowed."
         ),
     ] = ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import socket
 import tempfile
 
@@ -17,6 +18,7 @@ from service.cli.listening import Server, bind_tcp
 from service.cli.output import show
 from service.cli.runtime import read_settings
 from service.cli.supervisor import Workers, checked
+from service.connections import bounded
 from service.edge import Edge
 from service.logs import configure, event
 from service.metrics import MULTIPROCESS_DIR
@@ -27,6 +29,7 @@ EXIT_CODES = {
     failures.UNUSABLE: "unusable settings, keys or definitions, or the address is taken",
 }
 _FLAGS = ("host", "port", "workers", "reload_definitions_s")
+_DESCRIPTORS = 65_536
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             os.environ[f"{PREFIX}{flag.upper()}"] = str(value)  # workers read the same settings
     settings = read_settings()
     configure(settings.log_level)
+    _raise_descriptor_limit()
     app = checked(lambda: create_app(settings))
     sockets = bind(settings)
     url = _url(settings.host, sockets)
@@ -61,6 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.workers == 1:
         return _serve_here(app, settings, sockets)
     return _serve_in_workers(settings, sockets)
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system lets us: each connection needs one.
+
+    The limit that processes start with (1024 on most systems) is for programs that use ``select``.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(settings: Settings) -> list[socket.socket]:
@@ -84,7 +99,7 @@ def _config(app: Edge | str, settings: Settings) -> Config:
         interface="asgi3",
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings.receive_timeout_s),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -16,12 +16,14 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from service import metric_files
 from service.adapters import AdapterError
 from service.app import StartError, app_from_environment
 from service.cli.failures import CommandError
 from service.cli.runtime import explained
 from service.edge import Edge
 from service.logs import event
+from service.metrics import MULTIPROCESS_DIR
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +147,18 @@ def worker_app() -> Edge:
     """
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
+        _reserve_metric_files()
         return checked(app_from_environment)
     except CommandError as error:
         event(logger, logging.ERROR, "worker cannot start", {"findings": list(error.lines)})
         raise SystemExit(1) from error
+
+
+def _reserve_metric_files() -> None:
+    try:
+        metric_files.reserve(os.environ[MULTIPROCESS_DIR])
+    except OSError as error:
+        raise CommandError(f"no room for metrics: {error.strerror}") from error
 
 
 def _stop_with_parent() -> None:

@@ -19,11 +19,13 @@ import msgspec
 from graders.errors import EmbedderUnavailableError, JudgeUnavailableError, UpstreamError
 from graders.grade import TokenUsage
 from graders.ports import EmbeddingCall, EmbeddingReply, JudgeCall, JudgeReply
+from service.endpoint_caller import AddressRule
 from service.judge.asker import Asker
 from service.judge.budget import Standing
 from service.judge.client import ListedModel
 from service.judge.config import JudgeConfig
 from service.judge.context import JudgeContext, current_context
+from service.judge.images import check_images
 from service.judge.key import digest_of
 from service.judge.outcome import Answer, Failed, Landed, Vectors
 from service.judge.question import Question, embedding_question, judge_question
@@ -46,6 +48,7 @@ class OpenAIJudge:
         clock: Monotonic seconds.
         wall: Seconds since the epoch.
         random: Source of jitter.
+        image_rule: Which addresses images may lie at.
 
     Raises:
         RecordingError: ``config.recording`` cannot be used.
@@ -62,9 +65,11 @@ class OpenAIJudge:
         clock: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
         random: Random | None = None,
+        image_rule: AddressRule | None = None,
     ) -> None:
         """Put the tiers together; nothing connects before the first call."""
         self.stats = JudgeStats()
+        self._image_rule = image_rule or AddressRule()
         self._deadline_s = config.deadline_s
         # Replaying needs no upstream, but questions name one.
         replay = config.mode == "replay"
@@ -84,10 +89,11 @@ class OpenAIJudge:
         """Return the judge model's reply to ``call``, on the terms of `current_context`.
 
         Raises:
-            JudgeUnavailableError: No reply; `BudgetExceededError` and `MissingRecordingError` are
-                kinds of it.
+            JudgeUnavailableError: No reply, or an image at a private address;
+                `BudgetExceededError` and `MissingRecordingError` are kinds of it.
             OverloadedError: The route's queue is full.
         """
+        check_images(call, self._image_rule)
         context = current_context()
         target = self._target(context.model or call.model, JudgeUnavailableError)
         question = judge_question(call, target, context)

@@ -18,7 +18,7 @@ from service.sandbox.config import (
     TierStats,
 )
 from service.sandbox.fallback import ProcessSandbox
-from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
+from service.sandbox.problems import IsolationTooWeakError, ShortageError, ZygoteLostError
 from service.sandbox.remote import RemoteSandbox
 from service.sandbox.start import start_sandbox
 from service.sandbox.supervisor import SubprocessSandbox
@@ -35,6 +35,7 @@ __all__ = [
     "RunTerms",
     "SandboxConfig",
     "SandboxStats",
+    "ShortageError",
     "SubprocessSandbox",
     "TierStats",
     "ZygoteLostError",

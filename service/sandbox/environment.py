@@ -19,7 +19,7 @@ from service.sandbox import scratch
 from service.sandbox.calls import Call, cpu_seconds, sealed
 from service.sandbox.guest import boot_code
 from service.sandbox.guest.warmups import PACKAGES
-from service.sandbox.problems import ZygoteLostError
+from service.sandbox.problems import ZygoteLostError, shortage_of
 from service.sandbox.programs import Programs
 from service.sandbox.zygotes import BaseLink, TierLink, bits_of
 
@@ -124,7 +124,7 @@ class Environment:
             try:
                 await self._start_base()
             except ZygoteLostError as error:
-                if not self._namespaces:
+                if not self._namespaces or shortage_of(error) is not None:
                     raise
                 self._namespaces = False
                 self.notes.append(f"no namespaces: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from graders.errors import SandboxUnavailableError
@@ -47,6 +48,30 @@ class IsolationTooWeakError(SandboxUnavailableError):
             retryable=False,
             kind="isolation_too_weak",
         )
+
+
+# What the system may have again in a moment.
+_SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN}
+)
+
+
+def shortage_of(error: BaseException | None) -> OSError | None:
+    """Return the lack of descriptors, memory or disk that ``error`` comes from, if it does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            return error
+        error = error.__cause__
+    return None
+
+
+class ShortageError(SandboxUnavailableError):
+    """The system does not give what a sandbox needs to start: descriptors, memory or disk."""
+
+    def __init__(self, error: OSError) -> None:
+        """Say what ``error`` is about."""
+        message = f"the system is short of what the sandbox needs: {error.strerror or error}"
+        super().__init__(message, retry_after_s=1.0, kind="shortage")
 
 
 class ZygoteLostError(SandboxUnavailableError):

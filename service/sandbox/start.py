@@ -11,7 +11,7 @@ from service.sandbox.config import IsolationReport
 from service.sandbox.fallback import ProcessSandbox
 from service.sandbox.guest import syscalls
 from service.sandbox.probe import find_level, shortcomings
-from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError
+from service.sandbox.problems import IsolationTooWeakError, ZygoteLostError, shortage_of
 from service.sandbox.supervisor import SubprocessSandbox
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
     Raises:
         IsolationTooWeakError: Only less can be had here; names what is missing and how to get it.
         ZygoteLostError: A configured package set cannot be imported.
+        OSError: The system lacks descriptors, memory or disk.
     """
     if sys.platform != "linux":
         return _fall_back(config, ("not Linux",))
@@ -36,6 +37,9 @@ async def start_sandbox(config: SandboxConfig) -> SubprocessSandbox | ProcessSan
         report = await find_level(sandbox, config)
     except (UpstreamError, OSError) as error:
         await sandbox.close()
+        shortage = shortage_of(error)
+        if shortage is not None:  # says nothing about isolation
+            raise shortage from error
         return _fall_back(config, (f"it does not start: {error}",))
     if report.level == "process":
         await sandbox.close()

@@ -25,7 +25,7 @@ from service.sandbox.config import (
     TierStats,
 )
 from service.sandbox.environment import Environment, known_packages
-from service.sandbox.problems import ZygoteLostError
+from service.sandbox.problems import ZygoteLostError, shortage_of
 from service.sandbox.slots import Slots, Turn
 
 if TYPE_CHECKING:
@@ -258,12 +258,11 @@ class SubprocessSandbox:
                 if scratch.is_empty(environment.scratch_fd(slot)):
                     self._slots.release(slot, held_s=held_s)
                     return
-            except (
-                OSError,
-                IndexError,
-            ):  # the zygotes were restarted, and their directories with them
-                self._slots.release(slot, held_s=held_s)
-                return
+            except (OSError, IndexError) as error:
+                # The zygotes were restarted, and their directories with them; or nobody could look.
+                if shortage_of(error) is None:
+                    self._slots.release(slot, held_s=held_s)
+                    return
             self._spawn(self._clean, environment, slot, held_s)
 
         call.gone.add_done_callback(reaped)
@@ -294,8 +293,10 @@ class SubprocessSandbox:
                     used, whole = await asyncio.to_thread(
                         scratch.usage, environment.scratch_fd(slot), limit, files
                     )
-            except (OSError, IndexError):
-                return
+            except (OSError, IndexError) as error:
+                if shortage_of(error) is None:
+                    return
+                used, whole = 0, False
             astray = 0 if whole else astray + 1
             if used + call.held_bytes > limit or astray > _MAX_ASTRAY:
                 call.stop(

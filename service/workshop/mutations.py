@@ -140,9 +140,9 @@ def _formulas(formula: str, names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _sources(source: str) -> Iterator[tuple[str, str]]:
-    """Yield what was changed and the changed source."""
+    """Yield what was changed and the changed source, from the first line to the last."""
     tree = ast.parse(source)
-    for node in list(ast.walk(tree)):
+    for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0)):
         for field, old, new in _node_changes(node):
             line = f"line {getattr(node, 'lineno', 1)}"
             before = ast.unparse(node)

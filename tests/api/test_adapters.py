@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -166,6 +167,45 @@ class TestSandbox:
         sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
         with pytest.raises(SandboxUnavailableError):
             await sandbox.run(RUN)
+
+    async def test_a_full_disk_is_waited_out(
+        self, images: Path, started: FakeRunning, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        full = True
+
+        async def start(_: Any) -> FakeRunning:
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return started
+
+        monkeypatch.setattr(wiring, "start_sandbox", start)
+        monkeypatch.setattr(wiring, "_AGAIN_S", 0.01)
+        sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
+        sandbox.start()
+        await asyncio.sleep(0.05)
+        reason = "No space left on device"
+        assert await sandbox.check() == {"ok": False, "state": "starting", "reason": reason}
+        with pytest.raises(SandboxUnavailableError, match="No space left on device") as caught:
+            await sandbox.run(RUN)
+        assert (caught.value.retryable, caught.value.kind) == (True, "shortage")
+        full = False
+        await sandbox.started()
+        assert (await sandbox.run(RUN)).value == 0.5
+        await sandbox.close()
+
+    async def test_closing_while_the_disk_is_full_ends_the_start(
+        self, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def start(_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(wiring, "start_sandbox", start)
+        sandbox = LateSandbox(Settings(sandbox_images_dir=str(images)))
+        sandbox.start()
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await sandbox.close()
+        assert sandbox.running is None
 
     async def test_closing_while_it_starts_ends_the_start(
         self, images: Path, monkeypatch: pytest.MonkeyPatch

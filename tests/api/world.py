@@ -22,6 +22,7 @@ import uvicorn
 from graders.ports import Ports
 from service.app import create_app
 from service.auth import Scope
+from service.connections import bounded
 from service.edge import Edge
 from service.settings import Settings
 
@@ -187,11 +188,12 @@ def serving(
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(app_settings.receive_timeout_s),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=app_settings.keep_alive_s,
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
@@ -250,7 +252,10 @@ def metric(text: str, series: str) -> float:
 _SERVE = """
 import socket, sys, uvicorn
 from service.app import app_from_environment
-config = uvicorn.Config(app_from_environment, factory=True, loop="uvloop", http="httptools",
+from service.connections import bounded
+from service.settings import Settings
+http = bounded(Settings.from_environment().receive_timeout_s)
+config = uvicorn.Config(app_from_environment, factory=True, loop="uvloop", http=http,
                         ws="none", lifespan="on", log_config=None, access_log=False,
                         timeout_graceful_shutdown=10)
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
@@ -19,8 +21,11 @@ import pytest
 from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Process
 
+from service import metric_files
 from service.cli import listening, serve, supervisor
 from service.cli.failures import CommandError
+from service.connections import BoundedProtocol
+from service.metrics import MULTIPROCESS_DIR
 from service.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.world import (
@@ -179,15 +184,14 @@ class TestComposition:
     ) -> None:
         os.environ.update(GRADEKEEPER_KEEP_ALIVE_S="9", GRADEKEEPER_SHUTDOWN_GRACE_S="8")
         os.environ.update(GRADEKEEPER_BACKLOG="7", GRADEKEEPER_WORKERS="2")
+        os.environ["GRADEKEEPER_RECEIVE_TIMEOUT_S"] = "6.5"
         code, out, _ = run("serve", "--port", "0", "--workers", "1")
         (config,) = configs
         assert code == 0
-        assert (config.loop, config.http, config.ws, config.lifespan) == (
-            "uvloop",
-            "httptools",
-            "none",
-            "on",
-        )
+        assert (config.loop, config.ws, config.lifespan) == ("uvloop", "none", "on")
+        protocol: Any = config.http
+        assert protocol.func is BoundedProtocol
+        assert protocol.keywords == {"receive_timeout_s": 6.5}
         assert (config.timeout_keep_alive, config.timeout_graceful_shutdown) == (9, 8)
         assert (config.backlog, config.workers, config.factory) == (7, 1, False)
         off = (config.access_log, config.server_header, config.date_header, config.proxy_headers)
@@ -281,6 +285,16 @@ class TestOneWorker:
             assert process.wait(40) == 2
             assert "no grader image is built" in log_of(process)
 
+    def test_has_all_the_descriptors_that_it_may_have(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        try:
+            with serving() as (process, _):
+                found = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert found == (min(hard, 65_536), hard)
+
     def test_a_refusal_is_a_line_on_standard_error(self, definitions: Path) -> None:
         (definitions / "near" / "1.json").write_text("{")
         with running("serve", "--port", "0") as process:
@@ -346,7 +360,8 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 def ready_workers(metrics_dir: Path) -> int:
     """Return how many workers have started to count."""
-    return len(list(metrics_dir.glob("gauge_livesum_*.db")))
+    files = [path.read_bytes() for path in metrics_dir.glob("gauge_livesum_*.db")]
+    return sum(any(content) for content in files)
 
 
 def series(url: str, name: str) -> float | None:
@@ -484,14 +499,43 @@ class TestSupervisor:
         workers.terminate_all()
         assert listener.fileno() == -1
 
-    def test_a_worker_has_the_application(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def metrics_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where workers share their metrics."""
         monkeypatch.setattr("service.app.configure", lambda _: None)
+        directory = tmp_path / "metrics"
+        directory.mkdir()
+        monkeypatch.setenv(MULTIPROCESS_DIR, str(directory))
+        return directory
+
+    def test_a_worker_has_the_application_and_room_for_its_metrics(self, metrics_dir: Path) -> None:
         assert callable(supervisor.worker_app())
+        status = (metrics_dir / f"counter_{os.getpid()}.db").stat()
+        assert status.st_size == metric_files.COUNTER_BYTES
+        assert status.st_blocks * 512 >= status.st_size  # a sparse file has none
+        assert len(list(metrics_dir.iterdir())) == 13
+
+    def test_a_worker_without_room_for_its_metrics_says_so_and_ends(
+        self,
+        metrics_dir: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(SystemExit, match="1"):
+            supervisor.worker_app()
+        (record,) = caplog.records
+        assert record.message == "worker cannot start"
+        assert vars(record)["fields"]["findings"] == [
+            "no room for metrics: No space left on device"
+        ]
 
     def test_a_worker_that_cannot_start_says_why_and_ends(
-        self, definitions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, definitions: Path, metrics_dir: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("service.app.configure", lambda _: None)
         (definitions / "near" / "1.json").write_text("{")
         with pytest.raises(SystemExit, match="1"):
             supervisor.worker_app()

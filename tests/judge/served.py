@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,15 @@ class Background:
 
     def __enter__(self) -> Upstream:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.upstream.start(), self._loop).result(10)
+        self.call(self.upstream.start())
         return self.upstream
 
+    def call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of the upstream where it lives, and wait for its end."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.upstream.stop(), self._loop).result(10)
+        self.call(self.upstream.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

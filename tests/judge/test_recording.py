@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -190,6 +193,74 @@ def test_unreadable_recording_names_the_line(tmp_path: Path, text: str, message:
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(RecordingError, match=message):
         Recording(file, mode="replay")
+
+
+def answer(text: str) -> Answer:
+    return Answer(content=text, model="m")
+
+
+def test_two_processes_may_begin_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "recording.jsonl"
+    file.write_text('{"format":1}\n' * 2)
+    assert len(Recording(file, mode="replay")) == 0
+
+
+def test_a_full_disk_costs_no_reply_and_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = tmp_path / "recording.jsonl"
+    recording = Recording(file, mode="record")
+    write, room = os.write, 7
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written, room = write(fd, data[:room]), 0
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        recording.record("one", answer("1"))
+        recording.record("two", answer("2"))
+    assert len(Recording(file, mode="replay")) == 0
+    assert file.read_bytes().endswith(b"\n")  # no torn line is left to another process
+    assert [record.message for record in caplog.records] == ["recording cannot be written"]
+    recording.record("three", answer("3"))
+    assert caplog.records[-1].message == "recording written again"
+    recording.close()
+    recording.close()
+    found = Recording(file, mode="replay")
+    assert [key for key in ("one", "two", "three") if found.find(key)] == ["one", "two", "three"]
+
+
+def test_what_could_not_be_written_is_written_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recording.jsonl"
+    recording = Recording(file, mode="record")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        recording.record("one", answer("1"))
+    recording.close()
+    assert len(Recording(file, mode="replay")) == 1
+
+
+def test_who_continues_cuts_off_nothing_that_another_writes(tmp_path: Path) -> None:
+    file = tmp_path / "recording.jsonl"
+    first = Recording(file, mode="record")
+    first.record("one", answer("1"))
+    second = Recording(file, mode="record")
+    first.record("two", answer("2"))
+    second.record("three", answer("3"))
+    first.record("four", answer("4"))
+    found = Recording(file, mode="replay")
+    assert len(found) == 4
 
 
 def test_recording_that_is_not_there_or_cannot_be_written(tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ class RedisServer:
         """URL of database 0."""
         return f"{'rediss' if self._tls else 'redis'}://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        """Process id, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def __enter__(self) -> Self:
         """Start and wait until it listens."""
         self.start()
