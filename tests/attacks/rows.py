@@ -81,6 +81,9 @@ def prelude(*, names_hidden: bool) -> str:
 
 _G = "def grade(sample, item):\n    "
 
+# A fork bomb runs into the zygote's count of its family, or first into the kernel's of its user.
+_COUNTED = ("output", "exception")
+
 
 def _blocked(id_: str, *calls: str, before: str = "", full: bool = False) -> Attack:
     body = "".join(f"    {line}\n" for line in before.splitlines())
@@ -270,7 +273,7 @@ SIGNALS = (
 CHILDREN = (
     Attack(id="X01", source=_G + "for _ in range(400):\n        if refused(os.fork):\n            return 1.0\n"
            "    import time\n    time.sleep(60)\n    return 0.0\n",
-           processes=("output",)),
+           processes=_COUNTED),
     Attack(id="X02", source=_G + "try:\n        if os.fork() == 0:\n            import time\n            time.sleep(60)\n"
            "    except OSError:\n        return 1.0\n    return 0.5\n", processes=("value 0.5",)),
     Attack(id="X03", source="import threading, time\n" + _G + "try:\n        for n in range(5000):\n"
@@ -494,7 +497,7 @@ LOADING = (
     Attack(id="L04", source="import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + _G + "return 1.0\n"),
     Attack(id="L05", source="import os, json\nos.fork = os._exit = json.loads = None\n" + _G + "return 1.0\n"),
     Attack(id="L06", source="while not refused(os.fork):\n    pass\n" + _G + "return 1.0\n",
-           processes=("output",)),
+           processes=_COUNTED),
     Attack(id="L07", source="x = bytearray(3 << 30)\n" + _G + "return 0.0\n", expect=("memory",)),
     # Descriptors above the result pipe were the zygote's; 4 was its control socket.
     Attack(id="L08", source=_G + "for fd in range(4, 64):\n        try:\n            os.write(fd, b'junk' * 20)\n            return 0.0\n"
