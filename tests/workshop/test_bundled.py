@@ -87,7 +87,7 @@ def read_examples(subject: Subject) -> list[str]:
 @pytest.mark.parametrize("name", sorted(LATEST))
 def test_examples_notice_small_faults(name: str) -> None:
     async def caught() -> Caught:
-        settings = msgspec.structs.replace(SETTINGS, sandbox_timeout_s=5.0)
+        settings = msgspec.structs.replace(SETTINGS, sandbox_timeout_s=1.5)
         async with open_ports(settings, SUBJECTS) as ports:
             terms = Terms(ports=ports)
             return await catch_mutants(LATEST[name], OPTIONS, terms, sampled=sys.maxsize)
