@@ -5,9 +5,11 @@ import itertools
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,8 +22,10 @@ from service.sandbox import (
     SubprocessSandbox,
     environment,
     programs,
+    scratch,
     start_sandbox,
 )
+from service.sandbox.zygotes import BaseLink
 from tests.attacks.driver import children, descendants, expected_processes
 from tests.sandbox import image
 from tests.sandbox.conftest import call, config, until
@@ -577,6 +581,75 @@ async def test_many_threads_do_not_keep_others_from_being_forked(started: Start)
     result = await bomb
     assert (result.outcome, result.details) == ("output", "used more than 256 threads")
     assert sandbox.stats().kills == {"threads": 1}
+
+
+MANY_FILES = (
+    "import time\ndef grade(s, i):\n    for n in range(60):\n"
+    "        with open(f'{n}', 'wb') as file:\n            file.write(bytes(1 << 20))\n"
+    "    time.sleep(60)\n"
+)
+NAMELESS_FILES = (
+    "import os, time\nkept = []\ndef grade(s, i):\n    for n in range(40):\n"
+    "        kept.append(open('f', 'wb', buffering=0))\n        os.unlink('f')\n"
+    "        kept[-1].write(bytes(1 << 20))\n    time.sleep(60)\n"
+)
+
+
+@pytest.mark.parametrize("source", [MANY_FILES, NAMELESS_FILES], ids=["named", "nameless"])
+async def test_without_a_file_system_of_its_own_a_grader_that_fills_it_is_killed(
+    started: Start, source: str
+) -> None:
+    sandbox = await started(disabled_layers=frozenset({"namespaces"}), disk_bytes=32 << 20)
+    result = await sandbox.run(call(source))
+    assert result.outcome == "output"
+    assert result.details == f"used more than {32 << 20} bytes or 20000 files of scratch"
+    assert sandbox.stats().kills == {"disk": 1}
+    await until(lambda: not sandbox.stats().running)
+    (image_,) = sandbox.environments
+    assert os.listdir(image_.scratch_fd(0)) == []
+
+
+async def test_a_grader_whose_files_cannot_be_counted_is_killed(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await started(disabled_layers=frozenset({"namespaces"}))
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    monkeypatch.setattr(scratch, "usage", lambda *_: (0, False))
+    result = await sandbox.run(call(FOREVER))
+    assert (result.outcome, sandbox.stats().kills) == ("output", {"disk": 1})
+
+
+async def test_what_does_not_start_in_namespaces_starts_without_and_says_so(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseLink, "take_scratch", lambda _: [])
+    sandbox = await started(minimum_level="lsm", slots=2, slow_slots=0)
+    assert sandbox.report().level == "lsm"
+    (note,) = sandbox.report().notes
+    assert note.startswith("no namespaces: ")
+    assert (await sandbox.run(call(HALF))).value == 0.5
+
+
+async def test_a_leaf_that_could_not_be_killed_does_not_stay(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await started()
+    assert (await sandbox.run(call(HALF))).value == 0.5
+    receive = socket.recv_fds
+    lost: list[int] = []
+
+    def receive_without(*arguments: Any) -> Any:
+        message, fds, flags, address = receive(*arguments)
+        if fds and not lost:
+            lost.extend(fds)
+            os.close(fds.pop())
+        return message, fds, flags, address
+
+    monkeypatch.setattr(socket, "recv_fds", receive_without)
+    result = await sandbox.run(call(SLEEP, item={"s": 0.2}))
+    assert (result.value, len(lost)) == (0.5, 1)
+    assert sandbox.stats().zygote_restarts == 1
+    await _settled(sandbox)
 
 
 async def test_below_the_minimum_it_refuses_and_names_the_layer() -> None:

@@ -103,8 +103,9 @@ PHRASES = {  # as units are said, in any case
     r"\s*(?:\bper\b|/)\s*": "/",
     r"(?:\bdeg(?:ree)?s?|°)\s*(?:celsius|centigrade|c)\b": "°C",
     r"(?:\bdeg(?:ree)?s?|°)\s*(?:fahrenheit|f)\b": "°F",
+    r"\bdeg(?:ree)?s?\s*(?=kelvin\b)": "",
     r"\bmetric ton(?:ne)?s?\b": "t",
-    r"\b(?:square|sq) ([a-z]+)": r"\1^2",
+    r"\b(?:square|sq\.?) ([a-z]+)": r"\1^2",
     r"\bcubic ([a-z]+)": r"\1^3",
     r" squared\b": "^2",
     r" cubed\b": "^3",
@@ -117,7 +118,7 @@ NUMBER = re.compile(
 FACTOR = re.compile(r"(?P<sign>[/* ]?)(?P<name>[A-Za-zµΩÅ°%]+)(?:\^?(?P<power>-?[0-9]))?")
 PREAMBLE = re.compile(
     r"\A(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my)\s+)?"
-    r"(?:(?:final\s+)?(?:answer|result)\s*(?:is|:|=)+\s*|[a-z](?:_[a-z0-9]+)?\s*(?=[=≈]))?"
+    r"(?:(?:final\s+)?(?:answer|result)\s*(?:is|:|=)+\s*)?(?:[a-z](?:_[a-z0-9]+)?\s*(?=[=≈]))?"
     r"(?:[:=≈~]\s*|(?:about|approximately|approx\.?|roughly)\s+)?",
     re.IGNORECASE,
 )
