@@ -61,16 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Seconds an idle connection is kept open.")
     ] = 75
     receive_timeout_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="Seconds a client may take to send the head of a request, and for every "
-            "further part of its body; a streamed NDJSON body may pause.",
-        ),
+        float, Meta(gt=0, description="Seconds for a request's head and for each part of its body.")
     ] = 30.0
     shutdown_grace_s: Annotated[
-        int,
-        Meta(ge=1, description="Seconds a stopping worker gives accepted requests to finish."),
+        int, Meta(ge=1, description="Seconds a stopping worker gives accepted requests to finish.")
     ] = 30
 
     api_key: Annotated[
