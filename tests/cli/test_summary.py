@@ -92,7 +92,7 @@ def test_nothing_ok_leaves_the_distribution_out() -> None:
 
 def test_bars_fill_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     size = os.terminal_size((40, 24))
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)  # pytest asks too
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     lines = render(summarize(scored(*[1.0] * 990, *[0.0] * 9, 0.25, threshold=0.2)))
     assert lines[3:6] == [
@@ -109,7 +109,7 @@ def test_bars_fill_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_terminal_without_blocks_gets_plain_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     size = os.terminal_size((20, 24))
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)  # pytest asks too
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert render(summarize(scored(0.0, 1.0, 1.0)))[-2:] == [
         f"0 {'#' * 7}        1",
