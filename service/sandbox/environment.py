@@ -155,8 +155,12 @@ class Environment:
             tempfile.mkdtemp, prefix="gradekeeper-", dir=parent
         )
         os.chmod(self._directory, 0o711)  # noqa: PTH101, S103 - the uid of the graders must get through to its slots
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = sealed(json.dumps(self._settings()).encode())
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            os.close(settings)
+            raise
         base = BaseLink(ours)
         self._base = base
         try:
