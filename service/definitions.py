@@ -1,7 +1,8 @@
 """The definitions being served, and what is prepared once for each of them.
 
-Reading them again either replaces all of them or changes nothing: a broken file keeps the old set
-in force and shows in the log, in ``/readyz`` and in the metrics.
+Reading them again either replaces all of them or changes nothing: a broken file, or one that would
+change a version which this process has served, keeps the old set in force and shows in the log, in
+``/readyz`` and in the metrics.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ class Definitions:
         self.failure: str | None = None
         self._published: Sequence[Definition] = ()
         self._labels: Mapping[str, Mapping[str, int]] = {}
+        # Also of what is gone since: callers may hold grades of it.
+        self._served: dict[tuple[str, int], str] = {}
         self._adopt(registry.load(self._directories, options))
+        self._tell_unpinned()
 
     def _adopt(self, loaded: Registry) -> None:
         self._files = loaded
@@ -80,7 +84,17 @@ class Definitions:
         self.registry = self._files.joined(self._published, self._labels)
         self._counters: dict[tuple[str, int], GradeCounter] = {}
         self._decoders: dict[tuple[str, int], RowDecoders] = {}
+        for definition in _every(self.registry):
+            self._served.setdefault((definition.name, definition.version), definition.digest)
         self._metrics.definitions.set(len(self.registry))
+
+    def _tell_unpinned(self) -> None:
+        """Say once which directories could come back changed after a restart."""
+        homes = [each.folder.parent for each in _every(self._files) if each.folder is not None]
+        for directory in self._directories:
+            if directory in homes and not (directory / registry.LOCK).exists():
+                fields = {"directory": str(directory), "versions": homes.count(directory)}
+                event(logger, logging.INFO, "definitions without a lock", fields)
 
     def adopt_published(
         self, published: Sequence[Definition], labels: Mapping[str, Mapping[str, int]]
@@ -98,6 +112,7 @@ class Definitions:
         self._stamp = self._state_of_files()
         try:
             loaded = registry.load(self._directories, self._options)
+            self._refuse_changed(loaded)
         except (BrokenDefinitionsError, OSError) as error:
             self.failure = str(error)
             self._metrics.reload_failed.set(1)
@@ -109,6 +124,26 @@ class Definitions:
         self._metrics.reloads.labels("ok").inc()
         event(logger, logging.INFO, "definitions loaded", {"versions": len(loaded)})
         return True
+
+    def _refuse_changed(self, loaded: Registry) -> None:
+        """Refuse other content under the number of a version that was served.
+
+        Raises:
+            BrokenDefinitionsError: With a finding for every such file.
+        """
+        findings = {}
+        for definition in _every(loaded):
+            served = self._served.get((definition.name, definition.version), definition.digest)
+            if served != definition.digest:
+                message = (
+                    f"{definition.name}@{definition.version} is served as {served}, and this is "
+                    f"{definition.digest}; versions are immutable: put it back, add a new one."
+                )
+                file = f"{definition.folder}/{definition.version}.json"
+                found = Finding(pointer="", message=message, code="changed_version")
+                findings[file] = [found]
+        if findings:
+            raise BrokenDefinitionsError(findings)
 
     def reload_if_changed(self) -> None:
         """Reload when a file below the directories is new, gone or changed."""
@@ -260,6 +295,11 @@ def _document(raw: bytes) -> Any:  # noqa: ANN401 - JSON
         raise DefinitionError(
             [Finding(pointer="", message=message, code="invalid_json")]
         ) from error
+
+
+def _every(definitions: Registry) -> Iterator[Definition]:
+    for name in definitions.names():
+        yield from definitions.versions(name)
 
 
 def _below(directory: Path) -> Iterator[Path]:

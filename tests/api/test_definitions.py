@@ -92,6 +92,42 @@ class TestReload:
         for place in ("2.json#/operation", "2.json#/input", "other: "):
             assert place in found
 
+    async def test_a_changed_version_keeps_the_old_one_and_shows_everywhere(
+        self, mine: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = create_app(settings(mine), ports=Ports())
+        put(mine, "exact", 1, {**EXACT, "operation": "ilike"})
+        put(mine, "exact", 2, EXACT | {"reference": "fixed"})
+        assert definitions_of(app).reload() is False
+        async with calling(app) as client:
+            kept = await client.post("/v1/graders/exact/versions/latest/score", json=ROW)
+            ready = (await client.get("/readyz")).json()
+            text = (await client.get("/metrics")).text
+        assert (kept.json()["version"], kept.json()["reward"]) == (1, 0.0)
+        assert ready["dependencies"]["definitions"]["reload_failed"] is True
+        assert metric(text, "gradekeeper_definitions_reload_failed") == 1
+        assert metric(text, 'gradekeeper_definitions_reloads_total{outcome="failed"}') == 1
+        record: Any = caplog.records[-1]
+        (finding,) = record.fields["findings"]
+        assert finding.startswith(f"{mine}/exact/1.json: exact@1 is served as sha256:")
+        put(mine, "exact", 1, EXACT)
+        assert definitions_of(app).reload() is True
+        assert definitions_of(app).get("exact", "latest").version == 2
+
+    def test_other_spelling_of_the_same_version_is_taken(self, mine: Path) -> None:
+        definitions = definitions_of(create_app(settings(mine), ports=Ports()))
+        (mine / "exact" / "1.json").write_text(json.dumps(EXACT, indent=4))
+        assert definitions.reload() is True
+
+    def test_a_version_that_was_away_comes_back_as_it_was(self, mine: Path) -> None:
+        definitions = definitions_of(create_app(settings(mine), ports=Ports()))
+        shutil.rmtree(mine / "exact")
+        assert definitions.reload() is True
+        put(mine, "exact", 1, {**EXACT, "operation": "ilike"})
+        assert definitions.reload() is False
+        put(mine, "exact", 1, EXACT)
+        assert definitions.reload() is True
+
     async def test_putting_it_right_ends_the_alarm(self, mine: Path) -> None:
         app = create_app(settings(mine), ports=Ports())
         put(mine, "exact", 2, BROKEN)
@@ -196,6 +232,21 @@ class TestStart:
         text = str(caught.value)
         for place in ("exact/2.json#/operation", "exact/2.json#/input", "coded/2.json#/source"):
             assert place in text
+
+    def test_directories_without_a_lock_are_told(
+        self, mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        more = write_definitions(tmp_path / "more", {"another": [EXACT]})
+        digest = definitions_of(create_app(settings(more))).get("another", "1").digest
+        (more / "definitions.lock").write_text(f"another@1 {digest}\n")
+        caplog.clear()
+        app = create_app(settings(mine, definitions=f"{mine}:{more}"))
+        assert len(definitions_of(app).registry) == 3
+        told: list[Any] = [
+            record for record in caplog.records if "without a lock" in record.getMessage()
+        ]
+        assert [record.fields for record in told] == [{"directory": str(mine), "versions": 2}]
 
     def test_several_directories_are_served(self, mine: Path, tmp_path: Path) -> None:
         more = write_definitions(tmp_path / "more", {"another": [EXACT]})
