@@ -30,7 +30,7 @@ class KeysError(ValueError):
     """A keys file that cannot be used."""
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One key as stored: never the secret itself.
 
     Attributes:

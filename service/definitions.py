@@ -112,7 +112,7 @@ class Definitions:
         self._stamp = self._state_of_files()
         try:
             loaded = registry.load(self._directories, self._options)
-            self._refuse_changed(loaded)
+            self._refuse_changed(loaded.joined(self._published, self._labels))
         except (BrokenDefinitionsError, OSError) as error:
             self.failure = str(error)
             self._metrics.reload_failed.set(1)
@@ -139,7 +139,7 @@ class Definitions:
                     f"{definition.name}@{definition.version} is served as {served}, and this is "
                     f"{definition.digest}; versions are immutable: put it back, add a new one."
                 )
-                file = f"{definition.folder}/{definition.version}.json"
+                file = f"{definition.folder or 'published'}/{definition.version}.json"
                 found = Finding(pointer="", message=message, code="changed_version")
                 findings[file] = [found]
         if findings:

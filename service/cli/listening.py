@@ -74,6 +74,8 @@ def bind_unix(path: str, backlog: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = "too long" if error.errno is None else _reason(error)
+        if error.errno == errno.ENOENT:
+            reason = f"there is no directory {os.path.dirname(path)}"  # noqa: PTH120
         raise CommandError(f"cannot listen on unix:{path}: {reason}") from error
     return listener
 

@@ -302,6 +302,11 @@ class TestKeysFile:
             pytest.param("", "unusable", id="empty"),
             pytest.param("{}", "unusable: Expected `array`", id="object"),
             pytest.param('[{"name": "a"}]', "missing required field `sha256`", id="no hash"),
+            pytest.param(
+                json.dumps([{**ENTRIES[0], "scope": ["run"]}]),
+                "unknown field `scope`",
+                id="unknown",
+            ),
             pytest.param('[{"name": "a", "sha256": "abc"}]', "64 hexadecimal", id="short hash"),
             pytest.param(json.dumps([{"name": "a", "sha256": "g" * 64}]), "64 hexa", id="no hex"),
             pytest.param(json.dumps([ENTRIES[0], ENTRIES[0]]), "name of its own", id="twice"),

@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from graders.building import Options
 from graders.ports import Ports
-from graders.registry import BrokenDefinitionsError
+from graders.registry import BrokenDefinitionsError, define
 from service.app import _refresh, app_from_environment, create_app
 from service.definitions import Definitions
 from service.edge import Edge
@@ -113,6 +114,21 @@ class TestReload:
         put(mine, "exact", 1, EXACT)
         assert definitions_of(app).reload() is True
         assert definitions_of(app).get("exact", "latest").version == 2
+
+    def test_files_and_publications_do_not_change_each_other(self, mine: Path) -> None:
+        definitions = definitions_of(create_app(settings(mine), ports=Ports()))
+        loose = json.dumps({**EXACT, "operation": "ilike"}).encode()
+        published = [define(name, 1, loose, Options()) for name in ("exact", "other")]
+        definitions.adopt_published(published, {})
+        put(mine, "other", 1, EXACT)
+        assert definitions.reload() is False
+        assert f"{mine}/other/1.json: other@1" in (definitions.failure or "")
+        shutil.rmtree(mine / "other")
+        assert definitions.reload() is True
+        shutil.rmtree(mine / "exact")
+        assert definitions.reload() is False
+        assert "published/1.json: exact@1" in (definitions.failure or "")
+        assert definitions.get("other", "1").digest == published[1].digest
 
     def test_other_spelling_of_the_same_version_is_taken(self, mine: Path) -> None:
         definitions = definitions_of(create_app(settings(mine), ports=Ports()))

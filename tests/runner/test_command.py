@@ -61,7 +61,7 @@ class TestRefusals:
             ({"RUNNER_LISTEN": "0.0.0.0:0"}, "refusing to listen on 0.0.0.0 without a token"),
             ({"SANDBOX_TOKEN_FILE": "/none"}, "SANDBOX_TOKEN_FILE: the token file cannot be read"),
             ({"API_KEY": "x"}, "GRADEKEEPER_API_KEY is no setting of a runner"),
-            ({"RUNNER_LISTEN": "unix:/none/such/runner.sock"}, "cannot listen on unix:/none/such"),
+            ({"RUNNER_LISTEN": "unix:/none/such/runner.sock"}, "there is no directory /none/such"),
             ({"RUNNER_LISTEN": "unix:/" + "x" * 200}, "too long"),
         ],
     )

@@ -37,6 +37,23 @@ def test_name_of_the_grader_is_filled_in(run: Run, definitions: Path) -> None:
     assert json.loads((folder / "src" / "grader.json").read_text())["name"] == "a_b_c"
 
 
+def test_directory_is_the_one_that_the_settings_name(
+    run: Run, definitions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("new", "a", "--type", "string_check")
+    assert code == 0
+    assert (definitions / "a" / "src" / "grader.json").is_file()
+    assert f"gradekeeper release {definitions / 'a'}\n" in err
+    for several in ("", f"{definitions}:{tmp_path / 'more'}"):
+        monkeypatch.setenv("GRADEKEEPER_DEFINITIONS", several)
+        (tmp_path / "here").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "here")
+        name = "c" if several else "b"
+        assert run("new", name, "--type", "string_check").code == 0
+        assert (tmp_path / "here" / name).is_dir()
+
+
 @pytest.mark.parametrize(
     ("name", "problem"), [("Capital", "a name is lower-case letters"), ("there", "there exists")]
 )
