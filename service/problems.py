@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from litestar.connection import Request
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.response.base import ASGIResponse
 
 from graders.errors import (
@@ -35,6 +35,7 @@ from service.wire import OpenAIError, OpenAIErrorResponse, Problem
 
 logger = logging.getLogger(__name__)
 
+_NO_ROUTE = "there is no such route; /schema describes those that there are"
 _TYPE_BASE = "urn:gradekeeper:problem:"
 _OPENAI_PREFIXES = ("/v1/fine_tuning/", "/openai/v1/")
 _encode = msgspec.json.Encoder().encode
@@ -170,6 +171,8 @@ def _answer(error: Exception) -> _Answer:
         status = error.status_code
         slug, title = _HTTP_TITLES.get(status, ("bad-request", "The request cannot be used"))
         detail, findings = _findings(error)
+        if isinstance(error, NotFoundException):
+            detail = _NO_ROUTE
         return _Answer(
             status=status,
             kind=slug,

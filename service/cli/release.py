@@ -1,4 +1,7 @@
-"""``gradekeeper release``: writes a draft as the next immutable version of its grader."""
+"""``gradekeeper release``: writes a draft as the next immutable version of its grader.
+
+A folder without a draft holds versions that were written by hand; those are pinned as they are.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from service.cli.workshop import open_ports
 from service.settings import Settings
 from service.workshop.check import Terms, check_subjects
 from service.workshop.library import Subject, draft_of
-from service.workshop.release import Released, ReleaseError, release
+from service.workshop.release import Released, ReleaseError, pin, release
 from service.workshop.results import Result, has_failed, report
 
 EXIT_CODES = {
@@ -27,7 +30,10 @@ EXIT_CODES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "folder", metavar="DIR", type=Path, help="folder with src/grader.json and examples.jsonl"
+        "folder",
+        metavar="DIR",
+        type=Path,
+        help="folder with src/grader.json and examples.jsonl, or with 1.json … to pin as they are",
     )
     parser.add_argument(
         "--definitions",
@@ -43,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder.resolve()
     draft = draft_of(folder, compile_options(settings))
     if draft is None:
-        raise CommandError(f"{folder}: no src/grader.json to release")
+        return _pin(folder, settings)
     results = asyncio.run(_checked(draft, settings))
     if has_failed(results):
         note(*report(results), "nothing was released")
@@ -55,6 +61,20 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}") from error
     _tell(released)
+    return failures.OK
+
+
+def _pin(folder: Path, settings: Settings) -> int:
+    """Pin the versions in ``folder`` if each can be served."""
+    if not (folder / "1.json").is_file():
+        raise CommandError(f"{folder}: no src/grader.json to release and no 1.json to pin")
+    try:
+        pinned = pin(folder, compile_options(settings))
+    except ReleaseError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
+    show(*(f"{folder.name}@{version} {digest}" for version, digest in pinned.items()))
     return failures.OK
 
 

@@ -1,4 +1,4 @@
-"""Releases a draft: the next immutable version and its line in the lock.
+"""Releases a draft: the next immutable version and its line in the lock; pins what is there.
 
 What is released already is never touched. Identical content is the existing version, so a release
 that was interrupted is finished by releasing again.
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from graders.building import Options
 from graders.engine import digest_of
-from graders.registry import EXAMPLES, LOCK
+from graders.errors import DefinitionError
+from graders.registry import EXAMPLES, LOCK, define
 from graders.sample import JsonValue
 from service.workshop.library import Subject
 from service.workshop.probe_files import PROBE_LINES, PROBES
@@ -73,11 +75,29 @@ def release(draft: Subject, directory: Path) -> Released:
     file = folder / f"{number}.json"
     if known is None:
         _write_new(file, document_text(draft.document))
-    folders = [folder] if lock.exists else sorted(path for path in directory.iterdir())
-    lock.add({each.name: _digests(each) for each in folders if each.is_dir()})
+    lock.pin(folder)
     return Released(
         grader=draft.name, version=number, digest=digest, file=file, is_new=known is None
     )
+
+
+def pin(folder: Path, options: Options) -> dict[int, str]:
+    """Pin the versions that were written into ``folder`` by hand; return version → digest.
+
+    Raises:
+        ReleaseError: A version cannot be served, is missing, or was changed after it was pinned.
+    """
+    lock = _Lock(folder.parent / LOCK)
+    digests = _digests(folder)
+    lock.compare(folder.name, digests)
+    for version in digests:
+        file = folder / f"{version}.json"
+        try:
+            define(folder.name, version, file.read_bytes(), options)
+        except DefinitionError as error:
+            raise ReleaseError(f"{file}: {error}") from error
+    lock.pin(folder)
+    return digests
 
 
 def _digests(folder: Path) -> dict[int, str]:
@@ -142,7 +162,12 @@ class _Lock:
                 problem = f"{name}@{version} was changed after its release; restore it first"
                 raise ReleaseError(problem)
 
-    def add(self, digests: Mapping[str, Mapping[int, str]]) -> None:
+    def pin(self, folder: Path) -> None:
+        """Add what is released in ``folder``; the first lock of a directory has all folders."""
+        folders = [folder] if self.exists else sorted(folder.parent.iterdir())
+        self._add({each.name: _digests(each) for each in folders if each.is_dir()})
+
+    def _add(self, digests: Mapping[str, Mapping[int, str]]) -> None:
         """Add the lines that are missing."""
         lines = dict(self._lines)
         for name, versions in digests.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,10 @@ from graders.errors import (
     UnknownGraderError,
     UnknownVersionError,
 )
+from service.app import create_app
 from service.judge import MissingRecordingError
 from service.problems import InvalidRowsError, NotAvailableError, handle
+from tests.api.world import calling, settings
 
 WARNING = Finding(pointer="/name", message="No name.", code="no_name", severity="warning")
 ERROR = Finding(pointer="/graders/a/input", message="Invalid input.", code="invalid_template")
@@ -122,6 +125,15 @@ def test_places_in_words_become_pointers(detail: str, pointer: str, message: str
     assert problem["detail"] == detail
     assert [finding["pointer"] for finding in problem["errors"]] == [pointer]
     assert problem["errors"][0]["message"].startswith(message)
+
+
+async def test_the_root_says_where_the_routes_are(definitions: Path) -> None:
+    async with calling(create_app(settings(definitions))) as client:
+        answer = await client.get("/")
+        described = await client.get("/schema")
+    assert answer.status_code == 404
+    assert "/schema describes" in answer.json()["detail"]
+    assert described.status_code == 200
 
 
 def test_an_own_status_keeps_its_headers() -> None:

@@ -164,6 +164,28 @@ class TestCommand:
         assert code == 2
         assert "no src/grader.json to release" in err
 
+    def test_folder_of_versions_is_pinned(self, run: Run, definitions: Path) -> None:
+        write(definitions / "other", EXACT)
+        folder = write(definitions / "capital", EXACT)
+        code, out, _ = run("release", folder)
+        digest = registry.load([definitions], OPTIONS).get("capital").digest
+        assert (code, out) == (0, f"capital@1 {digest}\n")
+        assert lock_of(definitions) == [f"{name}@1 {digest}" for name in ("capital", "other")]
+        (folder / "2.json").write_text(json.dumps({**EXACT, "reference": "Paris"}))
+        assert run("release", folder).code == 0
+        assert len(lock_of(definitions)) == 3
+        (folder / "2.json").write_text(json.dumps({**EXACT, "reference": "Rome"}))
+        code, out, err = run("release", folder)
+        assert (code, out) == (2, "")
+        assert "capital@2 was changed after its release" in err
+
+    def test_version_that_cannot_be_served_is_not_pinned(self, run: Run, definitions: Path) -> None:
+        folder = write(definitions / "capital", {**EXACT, "operation": "is"})
+        code, _, err = run("release", folder)
+        assert code == 2
+        assert f"{folder / '1.json'}: /operation: " in err
+        assert not (definitions / "definitions.lock").exists()
+
     def test_problems_are_told_without_a_traceback(self, run: Run, definitions: Path) -> None:
         folder = draft(definitions / "capital", EXACT, *GOOD)
         (definitions / "definitions.lock").write_text("nonsense\n")
