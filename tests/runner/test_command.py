@@ -20,7 +20,7 @@ from service.cli import failures, health, listening, main, pid1, runner
 from service.cli.failures import CommandError
 from service.settings import Settings, SettingsError
 from tests.api.world import metric, serving
-from tests.runner.world import HALF, asking, command, log_of, question, running
+from tests.runner.world import HALF, asking, command, log_of, not_for_a_runner, question, running
 from tests.sandbox import image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 @pytest.fixture
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("GRADEKEEPER_")]:
+    for name in [name for name in os.environ if not_for_a_runner(name)]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(runner, "configure", lambda _: None)
 
@@ -42,6 +42,15 @@ class TestSettings:
         with pytest.raises(SettingsError) as caught:
             Settings.from_environment({variable: "secret-value"}, runner=True)
         assert str(caught.value) == f"{variable} is no setting of a runner; do not give it to one"
+
+    @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"])
+    def test_keys_of_judges_are_refused_unseen(self, variable: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_environment({variable: "secret-value"}, runner=True)
+        problem = f"{variable} is a key; do not give it to a runner"
+        assert str(caught.value) == problem
+        Settings.from_environment({variable: "secret-value"})
+        Settings.from_environment({variable: ""}, runner=True)
 
     def test_its_own_are_taken_and_misspelt_ones_are_not(self) -> None:
         found = Settings.from_environment(
@@ -76,6 +85,15 @@ class TestRefusals:
             monkeypatch.setenv(f"GRADEKEEPER_{name}", value)
         assert main(["runner"]) == failures.UNUSABLE
         assert problem in capsys.readouterr().err
+
+    def test_a_key_of_a_judge_ends_it_before_it_listens(self, tmp_path: Path) -> None:
+        path = tmp_path / "runner.sock"
+        with command("--listen", f"unix:{path}", OPENAI_API_KEY="sk-secret-value") as started:
+            code, out, err = started.end(None)
+        assert (code, out) == (failures.UNUSABLE, "")
+        assert "OPENAI_API_KEY is a key; do not give it to a runner" in err
+        assert "secret-value" not in err
+        assert not path.exists()
 
     def test_a_network_of_one_s_own_needs_no_token(self) -> None:
         settings = Settings(runner_listen="0.0.0.0:0", allow_unauthenticated=True)
