@@ -201,8 +201,61 @@ class TestToken:
             async with asking(live.url) as without:
                 with pytest.raises(SandboxUnavailableError) as caught:
                     await without.run(question())
-                assert (await without.check())["state"] == "running"  # readiness is open
         assert caught.value.kind == "unauthorized"
+
+    async def test_that_is_refused_is_away_until_it_is_right(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "service.sandbox.remote")
+        ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+        ours.write_text("wrong-secret\n")
+        theirs.write_text("right\n")
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            asking(live.url, str(ours), patience_s=0.1) as remote,
+        ):
+            found = await remote.check()
+            assert (found["state"], found["reason"]) == (
+                "away",
+                "the runner of Python graders expects another token",
+            )
+            assert remote.stats().away is True
+            with pytest.raises(SandboxUnavailableError) as caught:
+                await remote.run(question())
+            assert (caught.value.kind, remote.stats().away) == ("unauthorized", True)
+            with pytest.raises(SandboxUnavailableError, match="another token"):
+                await remote.started()
+            ours.write_text("right\n")
+            await asyncio.sleep(1.1)
+            assert (await remote.check())["state"] == "running"
+            assert remote.stats().away is False
+        messages = [record.getMessage() for record in caplog.records]
+        events = [message for message in messages if "the runner is" in message]
+        assert events == ["the runner is away", "the runner is back"]
+        assert "wrong-secret" not in caplog.text
+
+    async def test_a_call_that_is_refused_counts_as_away(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "theirs"
+        theirs.write_text("right\n")
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            asking(live.url) as remote,
+        ):
+            with pytest.raises(SandboxUnavailableError, match="another token"):
+                await remote.run(question())
+            assert remote.stats().away is True
+
+    async def test_probes_need_none_and_are_told_that_they_have_none(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "theirs"
+        theirs.write_text("right\n")
+        right = {"Authorization": "Bearer right"}
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            live.client() as client,
+        ):
+            found = [await client.get("/readyz", headers=h) for h in ({}, right)]
+        assert [reply.status_code for reply in found] == [200, 200]
+        assert [reply.json()["authorized"] for reply in found] == [False, True]
 
 
 @pytest.mark.usefixtures("_clean")
