@@ -287,7 +287,9 @@ class Metrics:
             "runner_in_flight", "calls", "Calls under way at a separate runner."
         )
         self.runner_away = gauge(
-            "runner_away", "workers", "Workers that did not reach their runner last."
+            "runner_away",
+            "workers",
+            "Workers whose runner was last out of reach or refused their token.",
         )
 
     def _declare_judge(self) -> None:

@@ -1,7 +1,8 @@
 """The runner: a sandbox behind HTTP, for a container that holds user code and no keys.
 
 Bare ASGI, because there is one route that matters: ``POST /v1/run`` takes a `RunQuestion` and
-answers with an `Answer`; `messages` says how. ``/healthz``, ``/readyz`` and ``/metrics`` are open.
+answers with an `Answer`; `messages` says how. ``/healthz``, ``/readyz`` and ``/metrics`` are open;
+``/readyz`` also says whether it would run something for whoever asks.
 A caller that goes away has its call killed.
 """
 
@@ -97,9 +98,7 @@ class Runner:
             case "GET", "/healthz":
                 await _send_json(send, 200, {"status": "ok"})
             case "GET", path if path == READY_PATH:
-                found = await self._sandbox.check()
-                ready = {"ready": found["ok"], "dependencies": {"sandbox": found}}
-                await _send_json(send, 200 if found["ok"] else 503, ready)
+                await self._show_ready(dict(scope["headers"]), send)
             case "GET", "/metrics":
                 self._observer.look()
                 text = generate_latest(_Only(self._metrics.registry.collect))
@@ -124,6 +123,16 @@ class Runner:
         event(logger, logging.INFO, "stopped", {})
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _show_ready(self, headers: dict[bytes, bytes], send: Send) -> None:
+        """Answer probes, which hold no token, and services, which ask whether theirs will do."""
+        found = await self._sandbox.check()
+        ready = {
+            "ready": found["ok"],
+            "authorized": self._trusts(headers),
+            "dependencies": {"sandbox": found},
+        }
+        await _send_json(send, 200 if found["ok"] else 503, ready)
+
     async def _run(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         size = 0
         self._calls += 1
@@ -146,9 +155,7 @@ class Runner:
         Raises:
             RefusedError: It may not come.
         """
-        presented = headers.get(b"authorization", b"")
-        token = presented[len(_BEARER) :] if presented[: len(_BEARER)].lower() == _BEARER else b""
-        if not self._tokens.accepts(token):
+        if not self._trusts(headers):
             raise _refuse("unauthorized", "the runner expects another token")
         length = headers.get(b"content-length", b"")
         if not length.isdigit():
@@ -161,6 +168,11 @@ class Runner:
         if self._held_bytes + size > _BODIES * most:
             raise _refuse("overloaded", "the runner holds too many bytes", retry_after_s=1.0)
         return size
+
+    def _trusts(self, headers: dict[bytes, bytes]) -> bool:
+        presented = headers.get(b"authorization", b"")
+        token = presented[len(_BEARER) :] if presented[: len(_BEARER)].lower() == _BEARER else b""
+        return self._tokens.accepts(token)
 
     async def _answer(self, question: RunQuestion, receive: Receive, send: Send) -> None:
         """Run ``question``; say every second that it is still being worked on."""

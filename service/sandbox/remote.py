@@ -27,6 +27,7 @@ from service.sandbox.config import IsolationReport, RemoteConfig, RemoteStats
 from service.sandbox.messages import (
     HEARTBEAT,
     MEDIA_TYPE,
+    STATUSES,
     Answer,
     Done,
     RunQuestion,
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Answer).decode
 _OK = 200
+_TOKEN_REFUSED = "it expects another token"  # noqa: S105 - says that one was refused
 
 
 class _Dependency(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +59,13 @@ class _Dependencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a runner's readiness that is of interest."""
+    """The part of a runner's readiness that is of interest.
 
+    Attributes:
+        authorized: Whether the token presented is one of the runner's.
+    """
+
+    authorized: bool = True
     dependencies: _Dependencies
 
 
@@ -170,7 +177,10 @@ class RemoteSandbox:
             except TimeoutError as error:
                 raise self._gone(f"silent for {self._config.silence_s:g} s") from error
             else:
-                self._reached()
+                if reply.status == STATUSES["unauthorized"]:
+                    self._lose(_TOKEN_REFUSED)
+                else:
+                    self._reached()
                 return self._read(reply)
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
@@ -192,22 +202,30 @@ class RemoteSandbox:
         """Return the runner's isolation as it is now.
 
         Raises:
-            SandboxUnavailableError: It cannot be reached, or is not ready.
+            SandboxUnavailableError: It cannot be reached, is not ready, or refuses our token.
         """
         from service.sandbox.transport import ConnectionFailedError  # noqa: PLC0415 - brings aiohttp
 
         self.report = None
         try:
-            reply = await self._open().ready(self._config.look_timeout_s)
+            reply = await self._open().ready(self._tokens.first, self._config.look_timeout_s)
         except ConnectionFailedError as error:
             raise self._gone(str(error)) from error
         except TimeoutError as error:
             raise self._gone(f"silent for {self._config.look_timeout_s:g} s") from error
-        self._reached()
         try:
             ready = msgspec.json.decode(reply.body or b"", type=_Ready)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._reached()
             raise _not_understood(f"status {reply.status}") from error
+        if not ready.authorized:
+            self._lose(_TOKEN_REFUSED)
+            raise SandboxUnavailableError(
+                "the runner of Python graders expects another token",
+                retry_after_s=1.0,
+                kind="unauthorized",
+            )
+        self._reached()
         self.report = ready.dependencies.sandbox.isolation
         return self.report
 
@@ -219,14 +237,17 @@ class RemoteSandbox:
         return self._transport
 
     def _gone(self, why: str) -> SandboxUnavailableError:
-        if not self._away:
-            event(logger, logging.WARNING, "the runner is away", {"reason": why})
-        self._away = True
+        self._lose(why)
         return SandboxUnavailableError(
             f"the runner of Python graders cannot be reached: {why}",
             retry_after_s=1.0,
             kind="runner_away",
         )
+
+    def _lose(self, why: str) -> None:
+        if not self._away:
+            event(logger, logging.WARNING, "the runner is away", {"reason": why})
+        self._away = True
 
     def _reached(self) -> None:
         if self._away:

@@ -63,19 +63,17 @@ class RunnerTransport:
             ConnectionFailedError: There was none, or only a part.
             TimeoutError: Nothing was heard for too long.
         """
-        headers = {"Content-Type": MEDIA_TYPE}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.decode()}"
+        headers = {"Content-Type": MEDIA_TYPE, **_presenting(token)}
         return await self._exchange("POST", RUN_PATH, question, headers, self._timeout)
 
-    async def ready(self, timeout_s: float) -> Reply:
-        """Return what the runner says about itself.
+    async def ready(self, token: bytes | None, timeout_s: float) -> Reply:
+        """Return what the runner says about itself, and about ``token``.
 
         Raises:
             ConnectionFailedError, TimeoutError: As `run`.
         """
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        return await self._exchange("GET", READY_PATH, None, {}, timeout)
+        return await self._exchange("GET", READY_PATH, None, _presenting(token), timeout)
 
     async def _exchange(
         self,
@@ -109,3 +107,7 @@ class RunnerTransport:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+
+
+def _presenting(token: bytes | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token.decode()}"}

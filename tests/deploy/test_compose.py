@@ -48,6 +48,23 @@ def test_it_is_valid_by_the_specification() -> None:
     assert schema_problems(broken), "the schema finds a misspelt key"
 
 
+def test_the_override_for_judges_gives_the_service_the_files_that_it_names() -> None:
+    text = (DEPLOY.parent / "docs" / "operating.md").read_text("utf-8")
+    (override,) = re.findall(
+        r"^```yaml deploy/mine.yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+    )
+    document = yaml.safe_load(override)
+    assert schema_problems(document) == []
+    assert set(document["services"]) <= set(SERVICES)
+    service = document["services"]["service"]
+    settings = Settings.from_environment(service["environment"])
+    (volume,) = service["volumes"]
+    assert volume["source"] == "./judges", "beside compose.yaml, where compose looks"
+    assert volume["target"] not in {mounted["target"] for mounted in SERVICE["volumes"]}
+    for file in (settings.judge_routes_file, settings.judge_budgets_file):
+        assert str(Path(file).parent) == volume["target"]
+
+
 def test_it_has_what_a_deployment_needs() -> None:
     assert set(SERVICES) == {"service", "gateway", "redis", "prometheus", "grafana"}
     assert SERVICE["deploy"]["replicas"] == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -79,6 +81,57 @@ class TestRendering:
     @pytest.mark.parametrize("overlay", OVERLAYS)
     def test_rendered_files_are_what_kubectl_makes_of_them(self, overlay: str) -> None:
         assert list(yaml.safe_load_all(render(overlay))) == documents(overlay)
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"rendering the README's overlay: {why_not()}")
+class TestOverlayOfTheReadme:
+    """What deploy/kubernetes/README.md tells to write works as it stands there."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> dict[str, dict[str, Any]]:
+        """Return the Deployments and ConfigMaps, by name without digest, of that overlay."""
+        text = (KUBERNETES / "README.md").read_text("utf-8")
+        (overlay,) = re.findall(r"(?ms)^```yaml mine/kustomization.yaml\n(.*?)^```", text)
+        for placeholder in ("YOUR-DIGEST", "YOUR-RUNNER-DIGEST"):
+            overlay = overlay.replace(placeholder, "1" * 64)
+        shutil.copytree(KUBERNETES, tmp_path / "deploy" / "kubernetes")
+        mine = tmp_path / "mine"
+        mine.mkdir()
+        (mine / "kustomization.yaml").write_text(overlay.replace("YOUR-REGISTRY", "r.test"))
+        for name in ("routes.json", "budgets.json"):
+            (mine / name).write_text("{}")
+        command = ["kubectl", "kustomize", str(mine)]
+        rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        wanted = ("Deployment", "ConfigMap")
+        found = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] in wanted]
+        assert all(d["metadata"]["namespace"] == "gradekeeper" for d in found)
+        return {
+            f"{d['kind']}/{re.sub('-[a-z0-9]{10}$', '', d['metadata']['name'])}": d for d in found
+        }
+
+    def test_replaces_every_image(self, made: dict[str, dict[str, Any]]) -> None:
+        images = {
+            container["image"]
+            for name, document in made.items()
+            if name.startswith("Deployment/")
+            for container in document["spec"]["template"]["spec"]["containers"]
+        }
+        digest = f"@sha256:{'1' * 64}"
+        assert images == {f"r.test/gradekeeper{digest}", f"r.test/gradekeeper-runner{digest}"}
+
+    def test_gives_the_service_routes_and_budgets(self, made: dict[str, dict[str, Any]]) -> None:
+        settings = Settings.from_environment(made["ConfigMap/gradekeeper-settings"]["data"])
+        files = [Path(settings.judge_routes_file), Path(settings.judge_budgets_file)]
+        judges = made["ConfigMap/gradekeeper-judges"]
+        assert {file.name for file in files} == set(judges["data"])
+        pod = made["Deployment/gradekeeper"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for file in files:
+            volume = volumes[mounts[str(file.parent)]]
+            assert volume["configMap"]["name"] == judges["metadata"]["name"]
+        assert "/run/secrets/gradekeeper" in mounts, "what the overlay adds replaces nothing"
 
 
 class TestSchemas:

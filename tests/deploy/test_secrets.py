@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 from service.auth import read_keys
-from tests.deploy.stack import make_secrets
+from tests.deploy.stack import DEPLOY, make_secrets
 
 
 def test_keys_are_random_and_only_their_hashes_are_in_the_file(tmp_path: Path) -> None:
@@ -36,3 +37,12 @@ def test_nobody_else_on_the_machine_can_read_them(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     own = {"trainer.key", "operator.key", "gradekeeper.env"}  # no container mounts these
     assert {f.name for f in folder.iterdir() if stat.S_IMODE(f.stat().st_mode) == 0o600} == own
+
+
+def test_the_cluster_s_secrets_come_from_files_that_are_made_before(tmp_path: Path) -> None:
+    text = (DEPLOY / "kubernetes" / "README.md").read_text("utf-8")
+    made = {file.name for file in make_secrets(tmp_path / "secrets").iterdir()}
+    made |= set(re.findall(r">deploy/secrets/(\S+?)\)?$", text, re.MULTILINE))
+    read = set(re.findall(r"--from-file=(?:[a-z]+=)?deploy/secrets/(\S+)", text))
+    assert {"keys.json", "prometheus.key", "redis-url", "openai-api-key"} == read
+    assert read <= made

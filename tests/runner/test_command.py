@@ -20,7 +20,7 @@ from service.cli import failures, health, listening, main, pid1, runner
 from service.cli.failures import CommandError
 from service.settings import Settings, SettingsError
 from tests.api.world import metric, serving
-from tests.runner.world import HALF, asking, command, log_of, question, running
+from tests.runner.world import HALF, asking, command, log_of, not_for_a_runner, question, running
 from tests.sandbox import image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 @pytest.fixture
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("GRADEKEEPER_")]:
+    for name in [name for name in os.environ if not_for_a_runner(name)]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(runner, "configure", lambda _: None)
 
@@ -42,6 +42,15 @@ class TestSettings:
         with pytest.raises(SettingsError) as caught:
             Settings.from_environment({variable: "secret-value"}, runner=True)
         assert str(caught.value) == f"{variable} is no setting of a runner; do not give it to one"
+
+    @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"])
+    def test_keys_of_judges_are_refused_unseen(self, variable: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_environment({variable: "secret-value"}, runner=True)
+        problem = f"{variable} is a key; do not give it to a runner"
+        assert str(caught.value) == problem
+        Settings.from_environment({variable: "secret-value"})
+        Settings.from_environment({variable: ""}, runner=True)
 
     def test_its_own_are_taken_and_misspelt_ones_are_not(self) -> None:
         found = Settings.from_environment(
@@ -76,6 +85,15 @@ class TestRefusals:
             monkeypatch.setenv(f"GRADEKEEPER_{name}", value)
         assert main(["runner"]) == failures.UNUSABLE
         assert problem in capsys.readouterr().err
+
+    def test_a_key_of_a_judge_ends_it_before_it_listens(self, tmp_path: Path) -> None:
+        path = tmp_path / "runner.sock"
+        with command("--listen", f"unix:{path}", OPENAI_API_KEY="sk-secret-value") as started:
+            code, out, err = started.end(None)
+        assert (code, out) == (failures.UNUSABLE, "")
+        assert "OPENAI_API_KEY is a key; do not give it to a runner" in err
+        assert "secret-value" not in err
+        assert not path.exists()
 
     def test_a_network_of_one_s_own_needs_no_token(self) -> None:
         settings = Settings(runner_listen="0.0.0.0:0", allow_unauthenticated=True)
@@ -183,8 +201,61 @@ class TestToken:
             async with asking(live.url) as without:
                 with pytest.raises(SandboxUnavailableError) as caught:
                     await without.run(question())
-                assert (await without.check())["state"] == "running"  # readiness is open
         assert caught.value.kind == "unauthorized"
+
+    async def test_that_is_refused_is_away_until_it_is_right(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "service.sandbox.remote")
+        ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+        ours.write_text("wrong-secret\n")
+        theirs.write_text("right\n")
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            asking(live.url, str(ours), patience_s=0.1) as remote,
+        ):
+            found = await remote.check()
+            assert (found["state"], found["reason"]) == (
+                "away",
+                "the runner of Python graders expects another token",
+            )
+            assert remote.stats().away is True
+            with pytest.raises(SandboxUnavailableError) as caught:
+                await remote.run(question())
+            assert (caught.value.kind, remote.stats().away) == ("unauthorized", True)
+            with pytest.raises(SandboxUnavailableError, match="another token"):
+                await remote.started()
+            ours.write_text("right\n")
+            await asyncio.sleep(1.1)
+            assert (await remote.check())["state"] == "running"
+            assert remote.stats().away is False
+        messages = [record.getMessage() for record in caplog.records]
+        events = [message for message in messages if "the runner is" in message]
+        assert events == ["the runner is away", "the runner is back"]
+        assert "wrong-secret" not in caplog.text
+
+    async def test_a_call_that_is_refused_counts_as_away(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "theirs"
+        theirs.write_text("right\n")
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            asking(live.url) as remote,
+        ):
+            with pytest.raises(SandboxUnavailableError, match="another token"):
+                await remote.run(question())
+            assert remote.stats().away is True
+
+    async def test_probes_need_none_and_are_told_that_they_have_none(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "theirs"
+        theirs.write_text("right\n")
+        right = {"Authorization": "Bearer right"}
+        async with (
+            running(tmp_path, sandbox_token_file=str(theirs)) as live,
+            live.client() as client,
+        ):
+            found = [await client.get("/readyz", headers=h) for h in ({}, right)]
+        assert [reply.status_code for reply in found] == [200, 200]
+        assert [reply.json()["authorized"] for reply in found] == [False, True]
 
 
 @pytest.mark.usefixtures("_clean")

@@ -24,7 +24,7 @@ from service.adapters import LateSandbox
 from service.cli.listening import bind_unix
 from service.runner import Runner
 from service.sandbox import RemoteConfig, RemoteSandbox, SubprocessSandbox
-from service.settings import Settings
+from service.settings import JUDGE_KEYS, Settings
 from service.tokens import TokenFile
 from tests.sandbox import image
 
@@ -121,6 +121,11 @@ async def running(directory: Path, *, max_calls: int = 1000, **changes: Any) -> 
         listener.close()
 
 
+def not_for_a_runner(variable: str) -> bool:
+    """Return whether ``variable`` of whoever runs the tests must not reach a runner."""
+    return variable.startswith("GRADEKEEPER_") or variable in JUDGE_KEYS
+
+
 class Command:
     """The command ``gradekeeper runner`` as a process.
 
@@ -131,7 +136,7 @@ class Command:
     def __init__(self, *arguments: str, **environment: str) -> None:
         """Start it."""
         image.built()
-        clean = {name: v for name, v in os.environ.items() if not name.startswith("GRADEKEEPER_")}
+        clean = {name: v for name, v in os.environ.items() if not not_for_a_runner(name)}
         variables = {
             "GRADEKEEPER_SANDBOX_IMAGES_DIR": str(image.directory().parent),
             "GRADEKEEPER_SANDBOX_SLOTS": "2",
