@@ -199,6 +199,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
         return response
     ours = 400 <= status < 500  # noqa: PLR2004 - the client errors
     line = f"{response.request.url}: {_detail(response)}"
+    if status == httpx.codes.UNAUTHORIZED:
+        line += "; --key-env VAR names the environment variable that holds one"
     raise CommandError(line) if ours else CommandError(line, code=UNREACHABLE)
 
 

@@ -90,7 +90,7 @@ class TestRecording:
         command = ("score", "judged", "--data", data, "--out", out)
         done = run(*command, "--replay", tmp_path / "none.jsonl")
         assert (done.code, done.out) == (2, "")
-        assert "the recording cannot be read" in done.err
+        assert f"the recording {tmp_path}/none.jsonl cannot be read: No such file" in done.err
         done = run(*command, "--url", "http://127.0.0.1:9", "--record", tmp_path / "r.jsonl")
         assert done.code == 2
         assert "not of --url" in done.err

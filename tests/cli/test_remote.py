@@ -210,6 +210,7 @@ def test_a_refusal_is_exit_code_2(status: int, scoring: Callable[[Handler], Scor
     code, _, err = scoring(lambda _: problem(status, "no"))([row("a", "a")])
     assert code == 2
     assert f"HTTP {status}: no" in err
+    assert ("--key-env" in err) == (status == 401)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
