@@ -39,11 +39,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str = ""
 
     @property
-    def is_retryable(self) -> bool:
-        """Whether asking again soon could give this row a reward."""
-        return self.error is not None and self.error.retryable
-
-    @property
     def is_open(self) -> bool:
         """Whether something outside failed, so that nobody has judged this row yet."""
         return self.error is not None and (self.error.retryable or self.error.upstream)

@@ -157,15 +157,26 @@ def test_troubles_that_pass_are_waited_for(
         problem(429, "busy", **{"retry-after": "7"}),
         problem(503, "busy", **{"retry-after": soon}),
         problem(503, "busy", **{"retry-after": "soon"}),
-        problem(503, "busy", **{"retry-after": "1e9"}),
+        problem(503, "busy", **{"retry-after": "600"}),
         httpx.Response(502, text="<html>"),
         httpx.ReadTimeout(""),
     )
-    assert scoring(handler)([row("a", "aa")], "--concurrency", "1").code == 0
+    code, _, err = scoring(handler)([row("a", "aa")], "--concurrency", "1")
+    assert code == 0
     assert rewards(tmp_path / "scores.jsonl") == [2.0]
+    told = err.splitlines()
+    assert len(told) == 3  # of the three that last
+    assert told[0].endswith("score/batch: HTTP 429: busy; trying again in 7 s")
     assert pauses[:3] == [0.0, 0.0, 7.0]
     assert 40 < pauses[3] <= 50
     assert pauses[4:] == [0.0, 600.0, 0.0, 0.0]
+
+
+def test_a_pause_beyond_the_longest_is_not_waited_out(scoring: Callable[[Handler], Score]) -> None:
+    closed = problem(429, "too much", **{"retry-after": "3600"})
+    code, _, err = scoring(troubled(closed))([row("a", "aa")])
+    assert code == 3
+    assert "HTTP 429: too much; it asks for a pause of 3600 s" in err
 
 
 @pytest.mark.parametrize(
