@@ -15,7 +15,7 @@ from graders.sample import JsonValue
 from service.backoff import retry_after_s
 from service.cli.asking import PLAIN, Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
-from service.cli.lines import INVALID_ROW, Emit, Line, failed
+from service.cli.lines import INVALID_ROW, Emit, Line, failed, total
 from service.cli.local import together
 from service.cli.rows import Row
 from service.cli.waiting import announce
@@ -123,6 +123,7 @@ class RemoteScorer:
     ) -> None:
         """Keep ``concurrency`` batches under way."""
         self.signature = reference.signature
+        self.paid_usd: float | None = None
         self._server = server
         self._debug = debug
         self._concurrency = concurrency
@@ -170,6 +171,8 @@ class RemoteScorer:
                 f"the server changed: it now grades as {answer.signature}, not {self.signature}",
                 code=UNREACHABLE,
             )
+        for result in answer.results:
+            self.paid_usd = total(self.paid_usd, result.cost_usd)
         pairs = zip(batch, answer.results, strict=True)
         emit([self._line(index, result) for (index, _), result in pairs])
 

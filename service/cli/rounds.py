@@ -14,6 +14,7 @@ from graders.errors import BudgetExceededError
 from service.cli.failures import CommandError
 from service.cli.journal import Journal
 from service.cli.lines import INVALID_ROW, Line, Scorer, failed
+from service.cli.output import one_line
 from service.cli.rows import DataFile, Row
 from service.cli.waiting import announce
 from service.wire import RowError
@@ -106,7 +107,7 @@ class Rounds:
                 continue
             self._pending += 1
             self._pause = max(self._pause, line.error.retry_after_s or 0.0)
-            self._why = f"{line.error.code}: {line.error.message}"
+            self._why = f"{line.error.code}: {one_line(line.error.message)}"
         self._journal.add(msgspec.structs.replace(line, run=self._run) for line in final)
         self._bar.update(len(final))
 

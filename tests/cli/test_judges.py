@@ -62,11 +62,13 @@ class TestRecording:
         recording, again = tmp_path / "judgements.jsonl", tmp_path / "again.jsonl"
         done = run("score", "judged", "--data", data, "--out", out, "--record", recording)
         assert (done.code, done.err) == (0, "")
+        assert "judges   3 replies, 360 tokens, $0.0007 paid by this run" in done.out
         assert rewards(out) == [0.25, 0.5, 0.25]
         assert upstream.count == 2
         upstream.script = lambda asked: error(500)
         done = run("score", "judged", "--data", data, "--out", again, "--replay", recording)
         assert done.code == 0
+        assert "judges   3 replies, 360 tokens, $0.0000 paid by this run" in done.out
         assert again.read_bytes() == out.read_bytes()
         assert upstream.count == 2
 

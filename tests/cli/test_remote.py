@@ -283,5 +283,7 @@ def test_judges_of_a_row_extend_its_signature(
     scoring: Callable[[Handler], Score], tmp_path: Path
 ) -> None:
     result = {"reward": 1.0, "ok": True, "passed": True, "judgements": ["judge:m:k"]}
-    scoring(lambda request: answers(request, results=[result]))([row("a", "a")])
+    result |= {"usage": {"m": {"total_tokens": 120}}, "cost_usd": 0.0123}
+    done = scoring(lambda request: answers(request, results=[result]))([row("a", "a")])
+    assert "judges   1 replies, 120 tokens, $0.0123 paid by this run" in done.out
     assert read_lines(tmp_path / "scores.jsonl")[0]["signature"] == f"{SIGNATURE}|judge:m:k"

@@ -21,7 +21,7 @@ from service.judge import (
     RetryPolicy,
     judging,
 )
-from service.judge.budget import Budgets
+from service.judge.budget import Budgets, Scope
 from service.judge.outcome import Failed
 from service.judge.stats import JudgeStats
 from service.stores import MemoryStore, RedisStore, Reservation, Reserved, Store, StoreConfig
@@ -262,8 +262,9 @@ class TestBudgets:
         if shared:
             store = RedisStore(StoreConfig(url=redis_server.url, timeout_s=2.0))
         told = []
-        for per in ("total", "key"):
-            budgets = BudgetConfig(budgets=(Budget(per=per, dollars_per_day=0.006),))  # type: ignore[arg-type]
+        owners: tuple[Scope, ...] = ("total", "key")
+        for per in owners:
+            budgets = BudgetConfig(budgets=(Budget(per=per, dollars_per_day=0.006),))
             made = Budgets(budgets, store, JudgeStats(), wall=lambda: NOON)
             paid = await made.reserve(TRAINER, 2_000_000, hold_s=60)
             assert isinstance(paid, Reservation)
