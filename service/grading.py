@@ -26,6 +26,7 @@ from graders.registry import Definition
 from graders.sample import Sample
 from service.counting import GradeCounter
 from service.judge import JudgeContext, MissingRecordingError, judging
+from service.judging import cost_of
 from service.lean import ClientGoneError
 from service.problems import InvalidRowsError, NotAvailableError
 from service.wire import RowError, RowResult, ScoreRequest, Summary
@@ -320,12 +321,6 @@ def total_usage(usage: dict[str, TokenUsage]) -> TokenUsage | None:
     for tokens in usage.values():
         total = tokens if total is None else total + tokens
     return total
-
-
-def cost_of(grade: Grade) -> float | None:
-    """Return the dollars paid for the judges of ``grade``; None when no judge was asked."""
-    costs = [part["cost_usd"] for part in grade.diagnostics.values() if "cost_usd" in part]
-    return math.fsum(costs) if costs else None
 
 
 def indexed(result: RowResult, index: int) -> RowResult:

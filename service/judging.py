@@ -1,12 +1,13 @@
-"""What routes and commands have in common about judges: who asks any, how draws are shown."""
+"""What routes and commands have in common about judges: models, draws, costs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
 
-from graders.grade import Failure
+from graders.grade import Failure, Grade
 from graders.schema import Grader, LabelModel, Multi, ScoreModel
 from service.judge import Draw, Ensemble, Sampling
 from service.wire import DrawResult, EnsembleResult, RowError
@@ -51,3 +52,9 @@ def ensemble_result(ensemble: Ensemble, sampling: Sampling, error_of: ErrorOf) -
         maximum=ensemble.maximum,
         draws=[shown(one) for one in ensemble.draws],
     )
+
+
+def cost_of(grade: Grade) -> float | None:
+    """Return the dollars paid for the judges of ``grade``; None when no judge was asked."""
+    costs = [part["cost_usd"] for part in grade.diagnostics.values() if "cost_usd" in part]
+    return math.fsum(costs) if costs else None

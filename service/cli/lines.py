@@ -39,11 +39,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str = ""
 
     @property
-    def is_retryable(self) -> bool:
-        """Whether asking again soon could give this row a reward."""
-        return self.error is not None and self.error.retryable
-
-    @property
     def is_open(self) -> bool:
         """Whether something outside failed, so that nobody has judged this row yet."""
         return self.error is not None and (self.error.retryable or self.error.upstream)
@@ -57,9 +52,12 @@ class Scorer(Protocol):
 
     Attributes:
         signature: How rewards are made, without the judges that answer.
+        paid_usd: What judges have cost, further rounds included; None when none was asked. Lines
+            hold no cost, so that a replay gives the same file.
     """
 
     signature: str
+    paid_usd: float | None
 
     async def score(self, rows: Iterator[Row], emit: Emit) -> None:
         """Emit a line for every row, in any order.
@@ -74,3 +72,8 @@ def failed(row: int, code: str, message: str, signature: str) -> Line:
     """Return the line of a row that was not graded."""
     error = RowError(code=code, message=message)
     return Line(row=row, reward=0.0, ok=False, passed=False, error=error, signature=signature)
+
+
+def total(paid_usd: float | None, cost_usd: float | None) -> float | None:
+    """Return the sum of what is known."""
+    return paid_usd if cost_usd is None else (paid_usd or 0.0) + cost_usd

@@ -11,10 +11,10 @@ from graders.engine import CompiledGrader
 from graders.grade import Failure, Grade
 from graders.ports import Ports
 from service.cli.failures import CommandError
-from service.cli.lines import Emit, Line
+from service.cli.lines import Emit, Line, total
 from service.cli.rows import Row
 from service.judge import JudgeContext, Sampling, draw, judging
-from service.judging import ensemble_result
+from service.judging import cost_of, ensemble_result
 from service.wire import EnsembleResult, RowError
 
 _HOPELESS = {NOT_AVAILABLE, "isolation_unavailable"}  # kinds of failure that every row meets
@@ -38,6 +38,7 @@ class LocalScorer:
     ) -> None:
         """Keep ``concurrency`` rows under way where something outside is asked."""
         self.signature = signature
+        self.paid_usd: float | None = None
         self._terms = terms
         self._sampling = sampling
         self._grader = grader
@@ -68,6 +69,7 @@ class LocalScorer:
         with judging(self._terms):
             for row in rows:
                 grade, ensemble = await self._graded(row)
+                self.paid_usd = total(self.paid_usd, cost_of(grade))
                 for failure in grade.failures:
                     if failure.kind in _HOPELESS:
                         message = f"this grader cannot run in this process: {failure.message}"

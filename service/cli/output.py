@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+
+_LONGEST = 240
 
 
 def show(*lines: str) -> None:
@@ -29,6 +32,12 @@ def note(*lines: str) -> None:
 def complain(lines: Iterable[str]) -> None:
     """Write what went wrong to standard error."""
     note(*(f"{'' if index else 'gradekeeper: '}{line}" for index, line in enumerate(lines)))
+
+
+def one_line(text: str) -> str:
+    """Return what somebody else wrote so that it fits a line and cannot steer the terminal."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return textwrap.shorten(printable, _LONGEST, placeholder=" …")
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -15,14 +15,15 @@ from graders.sample import JsonValue
 from service.backoff import retry_after_s
 from service.cli.asking import PLAIN, Asking, asking_judges
 from service.cli.failures import UNREACHABLE, CommandError
-from service.cli.lines import INVALID_ROW, Emit, Line, failed
+from service.cli.lines import INVALID_ROW, Emit, Line, failed, total
 from service.cli.local import together
 from service.cli.rows import Row
+from service.cli.waiting import announce
 from service.wire import BatchResponse, GraderReference, Problem, RowResult
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # between attempts; more attempts than these fail
 _FIRST_PAUSES_S = 3  # of them, while nothing has been answered yet
-_MAX_PAUSE_S = 600.0
+_MAX_PAUSE_S = 600.0  # a server that asks for more is given up at once
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 _RETRIED = {429, 502, 503, 504}
 _ROWS_REFUSED = {400, 413, 422}
@@ -104,9 +105,14 @@ class Server:
                 problem = _detail(response)
                 wait = retry_after_s(response.headers.get("retry-after"), now_s=time.time())
             pause = next(left, None)
+            if wait is not None and wait > _MAX_PAUSE_S:
+                problem += f"; it asks for a pause of {wait:.0f} s"
+                pause = None
             if pause is None:
                 raise CommandError(f"{url}: {problem}", code=UNREACHABLE)
-            await asyncio.sleep(pause if wait is None else min(wait, _MAX_PAUSE_S))
+            pause = pause if wait is None else wait
+            announce(pause, f"{url}: {problem}")
+            await asyncio.sleep(pause)
 
 
 class RemoteScorer:
@@ -117,6 +123,7 @@ class RemoteScorer:
     ) -> None:
         """Keep ``concurrency`` batches under way."""
         self.signature = reference.signature
+        self.paid_usd: float | None = None
         self._server = server
         self._debug = debug
         self._concurrency = concurrency
@@ -164,6 +171,8 @@ class RemoteScorer:
                 f"the server changed: it now grades as {answer.signature}, not {self.signature}",
                 code=UNREACHABLE,
             )
+        for result in answer.results:
+            self.paid_usd = total(self.paid_usd, result.cost_usd)
         pairs = zip(batch, answer.results, strict=True)
         emit([self._line(index, result) for (index, _), result in pairs])
 
@@ -199,6 +208,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
         return response
     ours = 400 <= status < 500  # noqa: PLR2004 - the client errors
     line = f"{response.request.url}: {_detail(response)}"
+    if status == httpx.codes.UNAUTHORIZED:
+        line += "; --key-env VAR names the environment variable that holds one"
     raise CommandError(line) if ours else CommandError(line, code=UNREACHABLE)
 
 

@@ -10,13 +10,17 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
+from graders.errors import BudgetExceededError
 from service.cli.failures import CommandError
 from service.cli.journal import Journal
 from service.cli.lines import INVALID_ROW, Line, Scorer, failed
+from service.cli.output import one_line
 from service.cli.rows import DataFile, Row
+from service.cli.waiting import announce
+from service.wire import RowError
 
 PAUSES_S = (1.0, 4.0, 15.0)  # before each round of retries
-_MAX_PAUSE_S = 120.0
+_MAX_PAUSE_S = 120.0  # who is told to wait longer fails at once
 
 
 class InterruptedRunError(CommandError):
@@ -38,6 +42,7 @@ class Rounds:
         self._run = run
         self._pending = 0
         self._pause = 0.0
+        self._why = ""
         self._is_last = False
         self._bar: tqdm[Any] = tqdm(disable=True)
 
@@ -79,6 +84,7 @@ class Rounds:
                 await self._scorer.score(self._unscored(), self._keep)
                 if not self._pending:
                     return
+                announce(self._pause, f"{self._pending} rows failed for now, such as: {self._why}")
                 await asyncio.sleep(self._pause)
             self._is_last = True
             await self._scorer.score(self._unscored(), self._keep)
@@ -94,10 +100,19 @@ class Rounds:
 
     def _keep(self, lines: list[Line]) -> None:
         """Put ``lines`` into the journal, except rows that another round may still score."""
-        final = [line for line in lines if self._is_last or not line.is_retryable]
-        if len(final) != len(lines):
-            self._pending += len(lines) - len(final)
-            asked = [line.error.retry_after_s or 0.0 for line in lines if line.error]
-            self._pause = min(max(self._pause, *asked, 0.0), _MAX_PAUSE_S)
+        final = []
+        for line in lines:
+            if line.error is None or self._is_last or not _is_worth_a_wait(line.error):
+                final.append(line)
+                continue
+            self._pending += 1
+            self._pause = max(self._pause, line.error.retry_after_s or 0.0)
+            self._why = f"{line.error.code}: {one_line(line.error.message)}"
         self._journal.add(msgspec.structs.replace(line, run=self._run) for line in final)
         self._bar.update(len(final))
+
+
+def _is_worth_a_wait(error: RowError) -> bool:
+    """Return whether another round of this run may help; a budget comes back the next day."""
+    soon = (error.retry_after_s or 0.0) <= _MAX_PAUSE_S
+    return error.retryable and soon and error.code != BudgetExceededError.code

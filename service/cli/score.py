@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         max_bytes=settings.max_line_bytes,
     )
-    asyncio.run(_score(arguments, settings, data))
-    summary = summarize(read_scores(arguments.out))
+    paid_usd = asyncio.run(_score(arguments, settings, data))
+    summary = summarize(read_scores(arguments.out), paid_usd=paid_usd)
     if arguments.json:
         show_json(summary)
     else:
@@ -115,8 +115,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise CommandError("--out would replace --data")
 
 
-async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFile) -> None:
-    """Bring ``--out`` about."""
+async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFile) -> float | None:
+    """Bring ``--out`` about; return the dollars that this run paid, None when it asked no judge."""
     terms = asking.asking_of(arguments)
     async with _scorer(arguments, settings, terms) as scorer:
         run = Fingerprint(
@@ -130,7 +130,7 @@ async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFi
             sampling=terms.sampling,
         )
         if _is_finished(arguments, run):
-            return
+            return None
         journal = Journal(partial_of(arguments.out), run, overwrite=arguments.overwrite)
         with _kept(journal):
             if journal.done:
@@ -139,6 +139,7 @@ async def _score(arguments: argparse.Namespace, settings: Settings, data: DataFi
             if not journal.done:
                 raise CommandError(f"{arguments.data}: no rows")
             journal.finish(arguments.out)
+        return scorer.paid_usd
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from service.cli.lines import Line
+from service.cli.output import one_line
 
 _BINS = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -23,34 +24,48 @@ class ScoreSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         failed: Rows by the code of their failure.
+        messages: What the first row with that code was told.
         unasked: Failed rows that ``--retry-failed`` would score again.
         pass_rate: Of the rows that are ``ok``; null when there is none.
         deciles: Least reward, the nine deciles (interpolated), greatest reward; empty without any.
+        replies: Replies of judges and embedders behind the rewards, those from a cache included.
+        tokens: Their tokens.
+        paid_usd: Dollars that this run paid; null when it asked nobody.
         histogram: ``[from, to, rows]``; the last bin includes its end, and equal ends mean a value.
     """
 
     rows: int
     ok: int
     failed: dict[str, int]
+    messages: dict[str, str]
     unasked: int
     passed: int
     pass_rate: float | None
     mean: float | None
     deciles: list[float]
+    replies: int
+    tokens: int
+    paid_usd: float | None
     histogram: list[tuple[float, float, int]]
 
 
-def summarize(lines: Iterable[Line]) -> ScoreSummary:
-    """Return the summary of ``lines``."""
+def summarize(lines: Iterable[Line], *, paid_usd: float | None = None) -> ScoreSummary:
+    """Return the summary of ``lines``, which hold no cost themselves."""
     rewards = array("d")
     failed: Counter[str] = Counter()
-    unasked = passed = 0
+    messages: dict[str, str] = {}
+    unasked = passed = replies = tokens = 0
     for line in lines:
+        if line.usage:
+            replies += sum(map(_is_reply, line.signature.split("|")))
+            tokens += sum(usage.total_tokens for usage in line.usage.values())
         if line.ok:
             rewards.append(line.reward)
             passed += line.passed
         else:
             failed[line.error.code if line.error else "unknown"] += 1
+            if line.error:
+                messages.setdefault(line.error.code, line.error.message)
             unasked += line.is_open
     ordered = sorted(rewards)
     ok = len(ordered)
@@ -58,13 +73,22 @@ def summarize(lines: Iterable[Line]) -> ScoreSummary:
         rows=ok + failed.total(),
         ok=ok,
         failed=dict(failed.most_common()),
+        messages=messages,
         unasked=unasked,
         passed=passed,
         pass_rate=passed / ok if ok else None,
         mean=_mean(ordered) if ok else None,
         deciles=[_quantile(ordered, tenth / 10) for tenth in range(11)] if ok else [],
+        replies=replies,
+        tokens=tokens,
+        paid_usd=paid_usd,
         histogram=_histogram(ordered),
     )
+
+
+def _is_reply(part: str) -> bool:
+    """Return whether this part of a signature is the reply of a model."""
+    return part.startswith(("judge:", "embedding:"))
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -111,6 +135,14 @@ def render(summary: ScoreSummary) -> list[str]:
     ]
     if summary.unasked:
         lines.append(f"         {summary.unasked} of them may work with --retry-failed")
+    lines += [
+        f"         {code}: {one_line(summary.messages[code])}"
+        for code in summary.failed
+        if code in summary.messages
+    ]
+    if summary.replies:
+        paid = "" if summary.paid_usd is None else f", ${summary.paid_usd:.4f} paid by this run"
+        lines.append(f"judges   {summary.replies} replies, {summary.tokens} tokens{paid}")
     if summary.mean is None or summary.pass_rate is None:
         return lines
     deciles = " ".join(f"{value:.4g}" for value in summary.deciles)

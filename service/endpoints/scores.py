@@ -18,7 +18,6 @@ from service.endpoints.documented import either, problems
 from service.grading import (
     Row,
     RowGrader,
-    cost_of,
     error_of,
     raise_upstream,
     read_rows,
@@ -27,6 +26,7 @@ from service.grading import (
 )
 from service.groups import grouped
 from service.judge import judging
+from service.judging import cost_of
 from service.lean import DIRECT, LeanRequest, LeanResponse, typed
 from service.sampling import SampledRowGrader, drawn, refuse_unless_judged
 from service.services import Services

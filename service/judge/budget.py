@@ -24,7 +24,7 @@ import msgspec
 from service.judge.context import JudgeContext
 from service.judge.outcome import Failed
 from service.judge.stats import JudgeStats
-from service.stores import NANO, MemoryStore, Reservation, Store
+from service.stores import NANO, MemoryStore, Reservation, Reserved, Store
 
 Scope = Literal["key", "grader", "total"]
 
@@ -150,7 +150,7 @@ class Budgets:
                 await self._store.settle(reservation, spent=0)
         if reserved.state == "spent":
             self._stats.refused["budget"] += 1
-            return self._spent(reserved.counter)
+            return self._spent(reservation, reserved)
         return reservation
 
     async def settle(self, reservation: Reservation, *, spent: int) -> None:
@@ -191,16 +191,23 @@ class Budgets:
                 counters.append((self._counter(per, name), round(limit * NANO)))
         return tuple(counters)
 
-    def _spent(self, counter: str) -> Failed:
-        _, per, _ = counter.split(":", 2)
+    def _spent(self, reservation: Reservation, reserved: Reserved) -> Failed:
+        _, per, _ = reserved.counter.split(":", 2)
+        limit = dict(reservation.counters)[reserved.counter]
+        left = max(0, limit - reserved.taken)
         now = datetime.fromtimestamp(self._wall(), UTC)
         midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
         return Failed(
             code="budget_exceeded",
-            details=f"today's judge budget of this {per} is spent"
-            if per != "total"
-            else "today's judge budget is spent",
+            details=f"judge budget {'in total' if per == 'total' else f'of this {per}'}, "
+            f"{_dollars(limit)} a day: {_dollars(left)} left, this call may cost "
+            f"{_dollars(reservation.amount)}; renewed 00:00 UTC",
             kind=f"budget_{per}",
             retry_after_s=(midnight - now).total_seconds(),
             personal=True,
         )
+
+
+def _dollars(nanodollars: int) -> str:
+    """Return an amount as people write it, exact, without zeros at its end."""
+    return "$" + f"{nanodollars / NANO:.9f}".rstrip("0").rstrip(".")

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from time import time
@@ -34,6 +37,9 @@ _CONFLICT: Final = 409
 _REQUEST_TIMEOUT: Final = 408
 _RATE_LIMITED: Final = 429
 _SERVER_ERROR: Final = 500
+_NAMED_ERRORS: Final = frozenset(
+    (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMFILE)
+)
 
 
 class CallFailedError(Exception):
@@ -170,13 +176,13 @@ class Upstreams:
             return await request
         except library.timed_out as error:
             # The transport reports a dropped connection as a connect timeout, too.
-            raise CallFailedError(
-                "connection", "the connection timed out or was dropped", **_UNWELL
-            ) from error
+            details = _reason(error) or "the connection timed out or was dropped"
+            raise CallFailedError("connection", details, **_UNWELL) from error
         except library.status as error:
             raise self._status(error) from error
         except library.failed as error:
-            raise CallFailedError("connection", "the connection failed", **_UNWELL) from error
+            details = _reason(error) or "the connection failed"
+            raise CallFailedError("connection", details, **_UNWELL) from error
 
     def _status(self, error: APIStatusError) -> CallFailedError:
         status = error.status_code
@@ -251,6 +257,18 @@ class _KeyFile:
         if self._key is None:
             raise CallFailedError("key_file", "the file of the route's key has none", again=True)
         return self._key
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system said about a failed connection; empty when it is not known."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, socket.gaierror):
+            return "the connection failed (the host's name has no address)"
+        if isinstance(found, OSError) and found.errno in _NAMED_ERRORS:
+            return f"the connection failed ({os.strerror(found.errno).lower()})"
+        found = found.__cause__ or found.__context__
+    return ""
 
 
 def _bounded(max_bytes: int) -> Callable[[Any], Awaitable[None]]:

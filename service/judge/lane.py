@@ -94,6 +94,7 @@ class Lane:
             longest_s=policy.breaker_longest_s,
             clock=clock,
         )
+        self._trouble = ""  # what the last failure that the breaker counts was
         self._requests = _bucket(route.requests_per_minute, share, clock)
         self._tokens = _bucket(route.tokens_per_minute, share, clock)
 
@@ -226,6 +227,7 @@ class Lane:
     def _note(self, failure: CallFailedError) -> None:
         self._stats.attempts[self._route.name, failure.kind] += 1
         if failure.unwell:
+            self._trouble = failure.details
             self._breaker.failed()
         else:
             self._breaker.undecided()
@@ -246,7 +248,7 @@ class Lane:
         return max(retry_after_s, top / 2) + self._random.uniform(0, top / 2)
 
     def _left_alone(self, wait_s: float) -> CallFailedError:
-        details = "the upstream kept failing and is left alone for now"
+        details = f"the upstream kept failing and is left alone for now; last: {self._trouble}"
         return CallFailedError("circuit_open", details, again=False, retry_after_s=wait_s)
 
 

@@ -106,7 +106,9 @@ class Recording:
         try:
             self._file = os.open(self._path, flags, 0o666)
         except OSError as error:
-            raise RecordingError(f"the recording cannot be written: {error.strerror}") from error
+            raise RecordingError(
+                f"the recording {self._path} cannot be written: {error.strerror}"
+            ) from error
         with _locked(self._file):
             data = self._data()
             whole = self._load(data)
@@ -138,7 +140,9 @@ class Recording:
         try:
             return self._path.read_bytes()
         except OSError as error:
-            raise RecordingError(f"the recording cannot be read: {error.strerror}") from error
+            raise RecordingError(
+                f"the recording {self._path} cannot be read: {error.strerror}"
+            ) from error
 
     def _load(self, data: bytes) -> int:
         """Take in every whole line; return how many bytes they are."""
@@ -148,14 +152,17 @@ class Recording:
                 if number == 1:
                     found = _HEADER.decode(line).format
                     if found != FORMAT:
-                        raise RecordingError(f"the recording has format {found}, this is {FORMAT}")
+                        raise RecordingError(
+                            f"the recording {self._path} has format {found}, this is {FORMAT}"
+                        )
                 elif line != _FIRST_LINE:  # of a second process that began at the same time
                     entry = _LINE.decode(line)
                     self._outcomes.setdefault(entry.key, entry.outcome)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 if not line.endswith((b"\n", b"\r")):
                     break  # the last one, without its end
-                raise RecordingError(f"line {number} of the recording cannot be read") from error
+                what = f"line {number} of the recording {self._path} cannot be read"
+                raise RecordingError(what) from error
             whole += len(line)
         return whole
 

@@ -126,8 +126,9 @@ class MemoryStore:
         now = self._clock()
         for name, limit in reservation.counters:
             account = self._accounts.get(name)
-            if (account.committed(now) if account else 0) + reservation.amount > limit:
-                return Reserved("spent", name)
+            taken = account.committed(now) if account else 0
+            if taken + reservation.amount > limit:
+                return Reserved("spent", name, taken)
         for name, _ in reservation.counters:
             account = self._account(name)
             account.held[reservation.id] = (reservation.amount, now + reservation.hold_s)

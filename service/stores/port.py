@@ -62,10 +62,12 @@ class Reserved(msgspec.Struct, frozen=True):
     Attributes:
         state: ``granted``; ``spent``: no room in ``counter``; ``away``: the store cannot say.
         counter: Name of the first budget without room.
+        taken: Nanodollars that are spent or set aside in it.
     """
 
     state: ReserveState
     counter: str = ""
+    taken: int = 0
 
 
 class StoreStats(msgspec.Struct):

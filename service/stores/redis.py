@@ -128,9 +128,12 @@ class RedisStore:
             _ms(ACCOUNT_KEEP_S),
             *(limit for _, limit in reservation.counters),
         )
-        if type(answer) is not int or not 0 <= answer <= len(reservation.counters):
-            return Reserved("away")
-        return Reserved("spent", reservation.counters[answer - 1][0]) if answer else _GRANTED
+        match answer:
+            case [0, 0]:
+                return _GRANTED
+            case [int(which), int(taken)] if 0 < which <= len(reservation.counters):
+                return Reserved("spent", reservation.counters[which - 1][0], taken)
+        return Reserved("away")
 
     async def settle(self, reservation: Reservation, *, spent: int) -> None:
         """Replace the reservation by what was spent."""

@@ -75,18 +75,18 @@ for i = 2, #KEYS, 2 do
   end
   local h = redis.call('HMGET', KEYS[i], 'spent', 'reserved')
   local used = tonumber(h[1] or '0') + tonumber(h[2] or '0')
-  if used + ARGV[1] > tonumber(ARGV[4 + i / 2]) then return i / 2 end
+  if used + ARGV[1] > tonumber(ARGV[4 + i / 2]) then return {i / 2, used} end
 end
 for i = 2, #KEYS, 2 do
   redis.call('ZADD', KEYS[1], 'NX', now + ARGV[4], KEYS[i])
   redis.call('HINCRBY', KEYS[i], 'reserved', ARGV[1])
   redis.call('ZADD', KEYS[i+1], now + ARGV[3], ARGV[2])
 end
-return 0
+return {0, 0}
 """
 )
 """KEYS register, account, reservations, …; ARGV amount, amount:id, hold ms, keep ms, limits…
-→ 0 | which."""
+→ {0, 0} | {which, taken}."""
 
 SETTLE: Final = (
     _OLD_ACCOUNTS

@@ -62,11 +62,13 @@ class TestRecording:
         recording, again = tmp_path / "judgements.jsonl", tmp_path / "again.jsonl"
         done = run("score", "judged", "--data", data, "--out", out, "--record", recording)
         assert (done.code, done.err) == (0, "")
+        assert "judges   3 replies, 360 tokens, $0.0007 paid by this run" in done.out
         assert rewards(out) == [0.25, 0.5, 0.25]
         assert upstream.count == 2
         upstream.script = lambda asked: error(500)
         done = run("score", "judged", "--data", data, "--out", again, "--replay", recording)
         assert done.code == 0
+        assert "judges   3 replies, 360 tokens, $0.0000 paid by this run" in done.out
         assert again.read_bytes() == out.read_bytes()
         assert upstream.count == 2
 
@@ -90,7 +92,7 @@ class TestRecording:
         command = ("score", "judged", "--data", data, "--out", out)
         done = run(*command, "--replay", tmp_path / "none.jsonl")
         assert (done.code, done.out) == (2, "")
-        assert "the recording cannot be read" in done.err
+        assert f"the recording {tmp_path}/none.jsonl cannot be read: No such file" in done.err
         done = run(*command, "--url", "http://127.0.0.1:9", "--record", tmp_path / "r.jsonl")
         assert done.code == 2
         assert "not of --url" in done.err

@@ -157,15 +157,26 @@ def test_troubles_that_pass_are_waited_for(
         problem(429, "busy", **{"retry-after": "7"}),
         problem(503, "busy", **{"retry-after": soon}),
         problem(503, "busy", **{"retry-after": "soon"}),
-        problem(503, "busy", **{"retry-after": "1e9"}),
+        problem(503, "busy", **{"retry-after": "600"}),
         httpx.Response(502, text="<html>"),
         httpx.ReadTimeout(""),
     )
-    assert scoring(handler)([row("a", "aa")], "--concurrency", "1").code == 0
+    code, _, err = scoring(handler)([row("a", "aa")], "--concurrency", "1")
+    assert code == 0
     assert rewards(tmp_path / "scores.jsonl") == [2.0]
+    told = err.splitlines()
+    assert len(told) == 3  # of the three that last
+    assert told[0].endswith("score/batch: HTTP 429: busy; trying again in 7 s")
     assert pauses[:3] == [0.0, 0.0, 7.0]
     assert 40 < pauses[3] <= 50
     assert pauses[4:] == [0.0, 600.0, 0.0, 0.0]
+
+
+def test_a_pause_beyond_the_longest_is_not_waited_out(scoring: Callable[[Handler], Score]) -> None:
+    closed = problem(429, "too much", **{"retry-after": "3600"})
+    code, _, err = scoring(troubled(closed))([row("a", "aa")])
+    assert code == 3
+    assert "HTTP 429: too much; it asks for a pause of 3600 s" in err
 
 
 @pytest.mark.parametrize(
@@ -210,6 +221,7 @@ def test_a_refusal_is_exit_code_2(status: int, scoring: Callable[[Handler], Scor
     code, _, err = scoring(lambda _: problem(status, "no"))([row("a", "a")])
     assert code == 2
     assert f"HTTP {status}: no" in err
+    assert ("--key-env" in err) == (status == 401)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -271,5 +283,7 @@ def test_judges_of_a_row_extend_its_signature(
     scoring: Callable[[Handler], Score], tmp_path: Path
 ) -> None:
     result = {"reward": 1.0, "ok": True, "passed": True, "judgements": ["judge:m:k"]}
-    scoring(lambda request: answers(request, results=[result]))([row("a", "a")])
+    result |= {"usage": {"m": {"total_tokens": 120}}, "cost_usd": 0.0123}
+    done = scoring(lambda request: answers(request, results=[result]))([row("a", "a")])
+    assert "judges   1 replies, 120 tokens, $0.0123 paid by this run" in done.out
     assert read_lines(tmp_path / "scores.jsonl")[0]["signature"] == f"{SIGNATURE}|judge:m:k"

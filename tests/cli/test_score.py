@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from graders.errors import JudgeUnavailableError
+from graders.errors import BudgetExceededError, JudgeUnavailableError, UpstreamError
 from graders.ports import JudgeCall, Ports
 from service.cli import rounds, score
 from service.cli.failures import CommandError
@@ -203,6 +203,44 @@ class TestJudged:
         assert run("score", "judged", "--data", data, "--out", out).code == 0
         assert rewards(out) == [0.5] * 3
         assert judge.asked == 6
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            BudgetExceededError("no dollar is left", retry_after_s=0.01),
+            JudgeUnavailableError("closed", retry_after_s=121.0),
+        ],
+        ids=["budget", "long pause"],
+    )
+    def test_what_only_a_long_wait_could_mend_fails_at_once(
+        self, failure: UpstreamError, run: Run, data: Path, out: Path, judging: Ask
+    ) -> None:
+        def reply(call: JudgeCall) -> float:
+            if "Grade x" in str(call.messages):
+                raise failure
+            return 0.5
+
+        judge = judging(reply)
+        code, summary, err = run("score", "judged", "--data", data, "--out", out)
+        assert (code, err, judge.asked) == (1, "", 3)
+        assert "1 of them may work with --retry-failed" in summary
+
+    def test_a_wait_is_announced_with_its_cause(
+        self, run: Run, data: Path, out: Path, judging: Ask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        downs = iter([True])
+
+        def reply(_: JudgeCall) -> float:
+            if next(downs, False):
+                raise JudgeUnavailableError("down")
+            return 0.5
+
+        judging(reply)
+        monkeypatch.setattr(rounds, "PAUSES_S", (1.0,))
+        code, _, err = run("score", "judged", "--data", data, "--out", out)
+        assert code == 0
+        told = "1 rows failed for now, such as: judge_unavailable: down; trying again in 1 s\n"
+        assert err == told
 
     def test_what_keeps_failing_fails_and_can_be_scored_later(
         self, run: Run, data: Path, out: Path, judging: Ask

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from graders.grade import TokenUsage
 from service.cli.lines import Line
 from service.cli.summary import render, summarize
 from service.wire import RowError
@@ -21,10 +22,12 @@ def scored(*rewards: float, threshold: float = 0.5) -> list[Line]:
     ]
 
 
-def unscored(code: str | None, *, retryable: bool = False, upstream: bool = False) -> Line:
+def unscored(
+    code: str | None, message: str = "m", *, retryable: bool = False, upstream: bool = False
+) -> Line:
     error = None
     if code:
-        error = RowError(code=code, message="m", retryable=retryable, upstream=upstream)
+        error = RowError(code=code, message=message, retryable=retryable, upstream=upstream)
     return Line(row=0, reward=0.0, ok=False, passed=False, error=error, signature="s")
 
 
@@ -87,7 +90,10 @@ def test_rewards_that_are_all_nothing_raise_a_question(
 def test_nothing_ok_leaves_the_distribution_out() -> None:
     summary = summarize([unscored("a")])
     assert (summary.mean, summary.pass_rate, summary.deciles) == (None, None, [])
-    assert render(summary) == ["rows     1", "ok       0", "failed   1  (a 1)"]
+    assert render(summary) == [
+        *("rows     1", "ok       0", "failed   1  (a 1)"),
+        "         a: m",
+    ]
 
 
 def test_bars_fill_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +126,32 @@ def test_a_terminal_without_blocks_gets_plain_bars(monkeypatch: pytest.MonkeyPat
 def test_rows_worth_another_try_are_pointed_out() -> None:
     lines = render(summarize([unscored("a", retryable=True), *scored(1.0)]))
     assert lines[3] == "         1 of them may work with --retry-failed"
+
+
+def test_every_code_has_the_message_of_its_first_row() -> None:
+    lines = [unscored("a", "one\n\x1b[2Jline"), unscored("b", "x" * 999), unscored("a", "two")]
+    summary = summarize([*lines, unscored(None)])
+    assert summary.messages == {"a": "one\n\x1b[2Jline", "b": "x" * 999}
+    first, second = render(summary)[3:]
+    assert first == "         a: one [2Jline"
+    assert len(second) < 300
+
+
+def judged(row: int, signature: str, tokens: int) -> Line:
+    usage = {"m": TokenUsage(total_tokens=tokens)}
+    return Line(row=row, reward=1.0, ok=True, passed=True, usage=usage, signature=signature)
+
+
+@pytest.mark.parametrize(
+    ("paid", "told"), [(0.00072, ", $0.0007 paid by this run"), (0.0, ", $0.0000 paid by this run")]
+)
+def test_judges_are_counted_where_any_was_asked(paid: float, told: str) -> None:
+    lines = [
+        judged(0, "s|judge:m:k:r", 120),
+        judged(1, "s|judge:m:l:r|embedding:e:k|ensemble:m", 60),
+    ]
+    summary = summarize([*lines, *scored(1.0)], paid_usd=paid)
+    assert (summary.replies, summary.tokens, summary.paid_usd) == (3, 180, paid)
+    assert f"judges   3 replies, 180 tokens{told}" in render(summary)
+    assert "judges   3 replies, 180 tokens" in render(summarize(lines))
+    assert not any("judges" in line for line in render(summarize(scored(1.0))))

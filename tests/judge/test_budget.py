@@ -21,7 +21,7 @@ from service.judge import (
     RetryPolicy,
     judging,
 )
-from service.judge.budget import Budgets
+from service.judge.budget import Budgets, Scope
 from service.judge.outcome import Failed
 from service.judge.stats import JudgeStats
 from service.stores import MemoryStore, RedisStore, Reservation, Reserved, Store, StoreConfig
@@ -251,6 +251,31 @@ class TestBudgets:
         refused = await made.reserve(TRAINER, 1, hold_s=1)
         assert isinstance(refused, Failed)
         assert refused.retry_after_s == 12 * 3600
+
+    @pytest.mark.integration
+    @pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+    async def test_refusal_says_what_is_left_and_what_the_call_may_cost(
+        self, redis_server: RedisServer, *, shared: bool
+    ) -> None:
+        redis_server.cli("flushall")
+        store: Store = MemoryStore()
+        if shared:
+            store = RedisStore(StoreConfig(url=redis_server.url, timeout_s=2.0))
+        told = []
+        owners: tuple[Scope, ...] = ("total", "key")
+        for per in owners:
+            budgets = BudgetConfig(budgets=(Budget(per=per, dollars_per_day=0.006),))
+            made = Budgets(budgets, store, JudgeStats(), wall=lambda: NOON)
+            paid = await made.reserve(TRAINER, 2_000_000, hold_s=60)
+            assert isinstance(paid, Reservation)
+            await made.settle(paid, spent=1_000_000)
+            assert isinstance(await made.reserve(TRAINER, 800_000, hold_s=60), Reservation)
+            refused = await made.reserve(TRAINER, 4_300_000, hold_s=60)
+            assert isinstance(refused, Failed)
+            told.append(refused.details)
+        left = "$0.006 a day: $0.0042 left, this call may cost $0.0043; renewed 00:00 UTC"
+        assert told == [f"judge budget in total, {left}", f"judge budget of this key, {left}"]
+        await store.close()
 
 
 class TestWithoutRedis:

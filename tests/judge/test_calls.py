@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import gzip
 import itertools
 import json
+import socket
 import time
 from pathlib import Path
 from random import Random
@@ -29,6 +31,7 @@ from service.judge import (
     Sampling,
     draw,
 )
+from service.judge.client import _reason
 from service.stores import MemoryStore
 from tests.fakes_upstream import Asked, Says, Upstream, completion, embeddings, error
 from tests.judge.calls import call
@@ -115,6 +118,23 @@ class TestRetries:
     async def test_nobody_listening(self, make_judge: MakeJudge) -> None:
         caught = await failure(make_judge(QUICK, base_url=f"http://127.0.0.1:{free_port()}/v1"))
         assert (caught.retryable, caught.kind) == (True, "connection")
+        assert "the connection failed (connection refused)" in caught.details
+
+    @pytest.mark.parametrize(
+        ("cause", "details"),
+        [
+            (
+                socket.gaierror(-2, "secret"),
+                "the connection failed (the host's name has no address)",
+            ),
+            (OSError(errno.EHOSTUNREACH, "secret"), "the connection failed (no route to host)"),
+            (OSError(errno.EPERM, "secret"), ""),  # the number of a TLS error, too
+        ],
+    )
+    def test_the_system_names_the_cause(self, cause: OSError, details: str) -> None:
+        wrapped = RuntimeError("secret")
+        wrapped.__cause__ = cause
+        assert _reason(wrapped) == details
 
 
 class TestRetryAfter:
@@ -241,9 +261,11 @@ class TestLimits:
             attempts=1, breaker_failures=5, breaker_span_s=0.0, breaker_pause_s=0.2
         )
         judge = make_judge(JudgeConfig(retry=policy))
-        kinds = [(await failure(judge, str(i))).kind for i in range(8)]
+        failures = [await failure(judge, str(i)) for i in range(8)]
+        kinds = [one.kind for one in failures]
         # The sixth waits out the first pause and is the probe.
         assert kinds == ["http_500"] * 6 + ["circuit_open"] * 2
+        assert "left alone for now; last: HTTP 500" in failures[-1].details
         assert judge.route_states[0].circuit == "open"
         upstream.script = lambda asked: completion()
         await asyncio.sleep(0.45)

@@ -12,6 +12,7 @@ import pytest
 from service.adapters import _budgets
 from service.cli import _parser
 from service.judge import load_routes
+from service.judge.routes import Route
 from service.settings import Settings
 from service.wire import SampledRequest
 
@@ -34,6 +35,15 @@ def test_routes_are_routes(tmp_path: Path) -> None:
         if (target := routes.target(model))
     }
     assert list(names.values()) == ["openai", "embeddings", "local"]
+
+
+def test_every_field_of_a_route_is_listed_with_its_default() -> None:
+    (section,) = re.findall(r"^## Routes\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", section, re.MULTILINE)
+    assert listed == [
+        (field.name, "required" if field.required else msgspec.json.encode(field.default).decode())
+        for field in msgspec.structs.fields(Route)
+    ]
 
 
 def test_budgets_are_budgets(tmp_path: Path) -> None:

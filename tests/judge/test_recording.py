@@ -191,8 +191,9 @@ def test_last_line_that_lacks_its_end_only_counts(tmp_path: Path) -> None:
 def test_unreadable_recording_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "recording.jsonl"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecordingError, match=message):
+    with pytest.raises(RecordingError, match=message) as caught:
         Recording(file, mode="replay")
+    assert str(file) in str(caught.value)
 
 
 def answer(text: str) -> Answer:
@@ -266,7 +267,7 @@ def test_who_continues_cuts_off_nothing_that_another_writes(tmp_path: Path) -> N
 def test_recording_that_is_not_there_or_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="cannot be read"):
         Recording(tmp_path / "none", mode="replay")
-    with pytest.raises(RecordingError, match="cannot be written"):
+    with pytest.raises(RecordingError, match="none/none cannot be written"):
         Recording(tmp_path / "none" / "none", mode="record")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -35,6 +36,10 @@ from tests.stores.server import RedisServer
 
 pytestmark = pytest.mark.integration
 MODEL = "judge-2026-01-01"
+SPENT = (
+    r"judge budget of this key, \$[\d.]+ a day: \$[\d.]+ left, this call may cost \$[\d.]+; "
+    r"renewed 00:00 UTC"
+)
 USAGE = {
     "prompt_tokens": 100,
     "completion_tokens": 20,
@@ -335,7 +340,7 @@ class TestBudgets:
         assert refused.status_code == 429
         problem = refused.json()
         assert problem["type"] == "urn:gradekeeper:problem:budget-exceeded"
-        assert problem["detail"] == "today's judge budget of this key is spent"
+        assert re.fullmatch(SPENT, problem["detail"])
         assert int(refused.headers["retry-after"]) >= 1
         assert post("trainer", "judged", "budget 0").status_code == 200  # a reply in the cache
         assert post("other", "judged", "budget other").status_code == 200
@@ -353,7 +358,7 @@ class TestBudgets:
         assert flagged.reward == 0.0
         assert flagged.metadata.errors.model_grader_server_error is True
         details = flagged.metadata.errors.model_grader_server_error_details
-        assert details == "today's judge budget of this key is spent"
+        assert re.fullmatch(SPENT, details)
 
         batch = httpx.post(
             f"{limited.url}{score_path('judged', batch=True)}",
