@@ -83,6 +83,7 @@ def read_examples(subject: Subject) -> list[str]:
 
 
 # The longest has two hundred mutants; those that do not end take the sandbox's whole time.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", sorted(LATEST))
 def test_examples_notice_small_faults(name: str) -> None:
