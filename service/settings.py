@@ -20,7 +20,6 @@ _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _CLOSE = 0.7
 _MAX_SHOWN_CHARS = 100
 SECRETS = frozenset({"api_key", "redis_url"})  # shown masked wherever settings are shown
-JUDGE_KEYS = frozenset({"OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"})  # as official clients read them
 
 GROUPS = {  # sections of CONFIGURATION.md, by their first setting
     "host": "Network",
@@ -378,16 +377,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             runner: Whether only a runner's settings may be among them: it holds no keys.
 
         Raises:
-            SettingsError: With every variable that is unknown or has an unusable value, and, for a
-                runner, every key of a judge under the name that official clients read.
+            SettingsError: With every variable that is unknown or has an unusable value.
         """
         environ = os.environ if environ is None else environ
         fields = {f"{PREFIX}{f.name.upper()}": f for f in msgspec.structs.fields(cls)}
         values: dict[str, Any] = {}
         problems: list[str] = []
         for variable, text in sorted(environ.items()):
-            if runner and text and variable in JUDGE_KEYS:
-                problems.append(f"{variable} is a key; do not give it to a runner")
             if not variable.startswith(PREFIX):
                 continue
             field = fields.get(variable)
@@ -431,7 +427,7 @@ RUNNER_SETTINGS = frozenset(
 
 
 def environment() -> Mapping[str, str]:
-    """Return the process's environment, for keys whose variables a routes file names."""
+    """Return the process's environment, for keys of judges."""
     return os.environ
 
 

@@ -21,13 +21,14 @@ from service.cli.runtime import read_settings
 from service.logs import configure, event
 from service.runner import Runner
 from service.sandbox.addresses import Address, UnixAddress, parse_listen
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, environment
 from service.tokens import TokenError, TokenFile
 
 EXIT_CODES = {
     failures.OK: "stopped by SIGTERM or SIGINT after finishing what was accepted",
     failures.UNUSABLE: "unusable settings, too weak an isolation, or the address is taken",
 }
+JUDGE_KEYS = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY")  # as official clients read them
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _OWN_FILES = 256  # descriptors that are not for connections of calls
 _SPARE_FILES = 64  # of these, not for connections that are refused
@@ -76,8 +77,12 @@ def _checked(settings: Settings) -> tuple[Address, TokenFile]:
     """Return where to listen and whom to trust.
 
     Raises:
-        CommandError: The settings do not say, or would let in the whole network.
+        CommandError: The settings do not say, or would let in the whole network; or the
+            environment holds the key of a judge.
     """
+    found = [variable for variable in JUDGE_KEYS if environment().get(variable)]
+    if found:
+        raise CommandError(*(f"{key} is a key; do not give it to a runner" for key in found))
     try:
         address = parse_listen(settings.runner_listen)
         tokens = TokenFile(settings.sandbox_token_file)

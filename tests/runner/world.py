@@ -22,9 +22,10 @@ import uvicorn
 from graders.ports import SandboxRun
 from service.adapters import LateSandbox
 from service.cli.listening import bind_unix
+from service.cli.runner import JUDGE_KEYS
 from service.runner import Runner
 from service.sandbox import RemoteConfig, RemoteSandbox, SubprocessSandbox
-from service.settings import JUDGE_KEYS, Settings
+from service.settings import Settings
 from service.tokens import TokenFile
 from tests.sandbox import image
 
