@@ -100,6 +100,19 @@ class TestRecording:
         assert run(*command, *both).code == 2
 
 
+def test_a_spent_budget_ends_the_run_and_says_what_is_left(
+    run: Run, upstream: Upstream, data: Path, out: Path, tmp_path: Path
+) -> None:
+    budgets = {"budgets": [{"per": "total", "dollars_per_day": 0.00001}]}
+    file = write_json(tmp_path / "budgets.json", budgets)
+    os.environ["GRADEKEEPER_JUDGE_BUDGETS_FILE"] = str(file)
+    done = run("score", "judged", "--data", data, "--out", out)
+    assert (done.code, done.err, upstream.count) == (1, "", 0)
+    assert "failed   3  (budget_exceeded 3)\n         3 of them may work" in done.out
+    told = "judge budget in total, $0.00001 a day: $0.00001 left, this call may cost $"
+    assert told in done.out
+
+
 class TestEnsembles:
     def test_have_their_draws_in_the_line(
         self, run: Run, upstream: Upstream, data: Path, out: Path

@@ -481,6 +481,7 @@ class TestRefusals:
 async def test_a_signal_that_comes_too_late_changes_nothing() -> None:
     class Nothing:
         signature = "s"
+        paid_usd: float | None = None
 
         async def score(self, rows: Any, emit: Any) -> None:
             pass
