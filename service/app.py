@@ -97,9 +97,17 @@ def create_app(
         else None
     )
     app = _routed(services, lambda _: _running(services, edge, adapters, tracing))
+    _count_from_zero(app, services.metrics)
     inner = tracing.around(app) if tracing else app
     edge = Edge(inner, keys=keys, counts=services.counts, access_log=access_log)
     return edge
+
+
+def _count_from_zero(app: LeanApp, series: metrics.Metrics) -> None:
+    """Show a zero for what must not happen: from nothing to one is no increase to Prometheus."""
+    for route in app.routes:
+        for method in getattr(route, "methods", set()) - {"OPTIONS"}:
+            series.requests.labels(method, route.path_format, "500")
 
 
 def _routed(

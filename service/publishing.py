@@ -31,6 +31,7 @@ from service.stores import Contents, Document, Documents
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
+_MAX_LABELS: Final = 100  # of one grader
 
 
 class PublishingUnavailableError(UpstreamError):
@@ -124,7 +125,7 @@ class Publications:
         Raises:
             DefinitionError: It cannot be a label.
             UnknownGraderError, UnknownVersionError: There is no such version.
-            ConflictError: The name belongs to files.
+            ConflictError: The name belongs to files, or has as many labels as it may have.
             NotAvailableError: This process cannot publish.
             PublishingUnavailableError: The store does not answer.
         """
@@ -133,6 +134,9 @@ class Publications:
         if problem is not None:
             raise DefinitionError([Finding(pointer="", message=problem, code="invalid_label")])
         await self.find(name, "latest" if version is None else str(version))
+        labels = self._labels.get(name, {})
+        if version is not None and label not in labels and len(labels) >= _MAX_LABELS:
+            raise ConflictError(f"{name} has {_MAX_LABELS} labels; there may be no more.")
         if not await self._documents.label(name, label, version):
             raise _away()
         await self.refresh()

@@ -204,16 +204,19 @@ class TestCounts:
         assert metric(text, grades) == 3
 
     async def test_unknown_paths_share_one_label(self, edge: Edge) -> None:
+        def routes(text: str) -> set[str]:
+            return set(re.findall(r'route="([^"]*)"', text))
+
         async with calling(edge) as client:
+            described = routes((await client.get("/metrics")).text)
             for number in range(50):
                 await client.get(f"/{number}/{MARKER}")
                 await client.get(f"/schema/{number}")
                 await client.get(f"/v1/graders/{number}/versions/{number}")
             edge.flush()
             text = (await client.get("/metrics")).text
-        routes = set(re.findall(r'route="([^"]*)"', text))
-        assert len(routes) <= 4
-        assert not any(re.search(r"\d{2}", route) for route in routes)
+        assert routes(text) - described == {"(none)"}
+        assert not any(re.search(r"\d{2}", route) for route in routes(text))
 
     async def test_label_values_come_from_fixed_sets(self, edge: Edge) -> None:
         async with calling(edge) as client:
@@ -310,3 +313,11 @@ class TestLogs:
 
 def test_verdicts_of_the_fakes_are_what_graders_read() -> None:
     assert json.loads(verdict("good").content or "")["result"] == "good"
+
+
+async def test_a_first_500_is_an_increase_on_every_route(definitions: Path) -> None:
+    async with calling(create_app(settings(definitions))) as client:
+        text = (await client.get("/metrics")).text
+    route = "/v1/graders/{name}/versions/{version}/score"
+    series = f'gradekeeper_requests_total{{method="POST",route="{route}",status="500"}}'
+    assert metric(text, series) == 0

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from graders.building import Options
+from service import publishing
 from service.app import create_app
 from service.counting import Counts
 from service.definitions import Definitions
@@ -184,6 +185,15 @@ class TestLabels:
         await api.post(URL, json=grader())
         answer = await api.put(f"/v1/graders/capital/labels/{label}", json=body)
         assert answer.status_code == status
+
+    async def test_there_is_a_limit(
+        self, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(publishing, "_MAX_LABELS", 1)
+        await api.post(URL, json=grader())
+        for label, status in (("a", 200), ("a", 200), ("b", 409)):
+            url = f"/v1/graders/capital/labels/{label}"
+            assert (await api.put(url, json={"version": 1})).status_code == status
 
     async def test_a_grader_that_nobody_published_has_none(self, api: httpx.AsyncClient) -> None:
         assert (await api.delete("/v1/graders/nobody/labels/x")).status_code == 404

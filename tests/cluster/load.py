@@ -87,6 +87,8 @@ class Client:
             return Outcome(verdict="retryable", what=f"connection: {type(error).__name__}")
         except aiohttp.ClientPayloadError:
             return Outcome(verdict="retryable", what="connection: torn answer")
+        except Exception as error:  # noqa: BLE001 - whatever an answer is that nobody can read
+            return Outcome(verdict="wrong", what=f"unreadable: {error!r}")
 
 
 class Stream:

@@ -22,7 +22,7 @@ ALERTS = {rule["alert"]: rule for rule in ALL_RULES if "alert" in rule}
 RECORDED = {rule["record"]: rule["expr"] for rule in ALL_RULES if "record" in rule}
 CASES: dict[str, Any] = yaml.safe_load(TESTS.read_text())
 
-# What must be told of (issue 7), by the alerts that do.
+# What must be told of, by the alerts that do.
 DEMANDED = {
     "failure share": "FailureShare",
     "judge down": "JudgeDown",

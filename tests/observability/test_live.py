@@ -213,7 +213,7 @@ ALLOWED: dict[str, Callable[[str], object]] = {
     "key": {""}.__contains__,
     "kind": {"prompt", "completion", "cached"}.__contains__,
     "level": {"namespaces", "lsm", "seccomp", "process"}.__contains__,
-    "method": {"GET", "POST", "(other)"}.__contains__,
+    "method": {"DELETE", "GET", "POST", "PUT", "(other)"}.__contains__,
     "name": {"", "labelled"}.__contains__,
     "operation": PLAIN.match,
     "outcome": PLAIN.match,
