@@ -387,7 +387,8 @@ _SIGNALS = """
 import signal
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 print('ready', flush=True)
-time.sleep(30)
+while True:  # a signal just before a long sleep would be seen after it
+    time.sleep(0.05)
 """
 
 
