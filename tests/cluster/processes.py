@@ -44,7 +44,25 @@ def until(holds: Callable[[], bool], timeout_s: float = START_S) -> None:
         time.sleep(0.02)
 
 
-class Service:
+class _Listening:
+    """A process that listens on a port of this machine."""
+
+    port: int
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+
+class Service(_Listening):
     """One ``gradekeeper serve`` on a port of its own, which it keeps over restarts.
 
     Attributes:
@@ -57,18 +75,6 @@ class Service:
         self.port = free_port()
         self.environment = dict(environment)
         self._log = folder / f"service-{self.port}.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
 
     def start(self) -> None:
         """Start it; `await_ready` waits until it serves."""
@@ -145,7 +151,7 @@ class Service:
         return 0.0
 
 
-class Balancer:
+class Balancer(_Listening):
     """HAProxy in front of the services.
 
     Attributes:
@@ -161,18 +167,6 @@ class Balancer:
         template = Path(__file__).with_name("haproxy.cfg").read_text()
         self._file = folder / "haproxy.cfg"
         self._file.write_text(template.replace("{port}", str(self.port)) + "".join(servers))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
 
     def start(self) -> None:
         """Start it and wait until it has found every service."""
